@@ -1,0 +1,46 @@
+"""Progress for people: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+
+class Progress:
+    """``with Progress("pretrain", total=600) as progress: progress.advance(loss=0.1)``."""
+
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "step") -> None:
+        self.label, self.total, self.done, self.unit = label, total, done, unit
+        self.begun, self.first, self.lines = time.monotonic(), done, 0
+        self.bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich import progress as rich
+            from rich.console import Console
+
+            self.bar = rich.Progress(
+                rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+                rich.TextColumn("{task.fields[words]}"), rich.TimeRemainingColumn(), console=Console(stderr=True),
+            )  # fmt: skip
+            self.bar.start()
+            self.task = self.bar.add_task(self.label, total=self.total, completed=self.done, words="")
+        return self
+
+    def advance(self, **figures: float) -> None:
+        """One unit done; the figures stand beside the bar."""
+        self.done += 1
+        rate = (self.done - self.first) / max(time.monotonic() - self.begun, 1e-9)
+        words = " ".join([f"{rate:.2f} {self.unit}/s", *(f"{name} {value:.4g}" for name, value in figures.items())])
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, words=words)
+        elif self.done == self.total or self.done * 10 // self.total > self.lines:
+            self.lines = self.done * 10 // self.total
+            left = (self.total - self.done) / max(rate, 1e-9)
+            print(f"{self.label}: {self.done}/{self.total} {words}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()

@@ -1,0 +1,136 @@
+"""One pretraining run from a plan: what it may see, its learner, and the loop around it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pipeline import __version__
+from pipeline.files import digest_of, read_json, write_json
+from pipeline.folder import StudyFolder
+from pipeline.manifest import manifest_digest, read_manifest, select
+from pipeline.plan import Plan, Run
+from pipeline.plugins import load, only, settings
+from pipeline.recipe import Recipe, Study
+from pipeline.step import Context
+from pipeline.training.encoder import load_weights, save_encoder
+from pipeline.training.learner import Learner
+from pipeline.training.lease import lease
+from pipeline.training.loader import Loader
+from pipeline.training.loop import Loop
+
+
+def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
+    """Runs, or continues, one pretraining; returns the final metrics. A finished run is not touched."""
+    study, recipe = plan.study_value(), plan.recipe_value(run.recipe)
+    folder = where.run(run.run)
+    manifest = read_manifest(where.manifest)
+    train, held_out = pool(manifest, study)
+    identity = {"recipe_digest": digest_of(plan.recipes[run.recipe]), "seed": run.seed, "manifest_digest": manifest_digest(manifest)}
+    with lease(folder):
+        if _finished(folder, identity):
+            return read_json(folder / "metrics.json")
+        _forget_other(folder, identity)
+        write_json(folder / "run.json", _card(plan, run, train, identity))
+        lexicon = pd.read_parquet(where.lexicon(run.lexicon)) if run.lexicon else None
+        loop = make_loop(recipe, run, where, train, held_out, lexicon, folder)
+        if run.start:
+            load_weights(loop.learner.network, where.run(run.start) / "model.safetensors")
+        metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
+        write_json(folder / "metrics.json", metrics)
+        save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity))
+    return metrics
+
+
+def pool(manifest: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(scans that pretraining reads, held-out validation scans). Test subjects are in neither, twins of test subjects neither."""
+    chosen = select(manifest, study.pool.select)
+    splits = ("train", "test") if study.pool.allow_test_subjects else ("train",)
+    train = chosen[chosen["split"].isin(splits)].reset_index(drop=True)
+    test = set(manifest.loc[manifest["split"] == "test", "cluster_id"])
+    touched = sorted(test & set(train["cluster_id"]))
+    if touched and not study.pool.allow_test_subjects:
+        raise ValueError(
+            f"pool: {len(touched)} clusters hold test subjects (first: {touched[0]}); run `vesalius split` again, or set pool.allow_test_subjects"
+        )
+    if train.empty:
+        raise ValueError(f"pool.select: {study.pool.select!r} leaves no scan to pretrain on; loosen it or look at quarantine.tsv")
+    return train, chosen[chosen["split"] == "validation"].reset_index(drop=True)
+
+
+def make_loop(
+    recipe: Recipe, run: Run, where: StudyFolder, train: pd.DataFrame, held_out: pd.DataFrame, lexicon: pd.DataFrame | None, folder: Path
+) -> Loop:
+    """The learner of a recipe with its loaders; initial weights are set."""
+    from pipeline.volumes.store import Store
+
+    store, training = Store(where.store), recipe.training
+    name, values = only(recipe.crops, "crops")
+    crops, make = settings("crops", name, values), load("crops", name)
+    channels = len(train["window_low"].iloc[0])
+    context = Context(len(train), training.batch, training.steps, tuple(crops.size_vox), channels, run.seed, lexicon=lexicon)
+    torch.set_num_threads(training.threads)
+    learner = Learner(recipe, context)
+    region = learner.region_vox()
+    loader = Loader(store, train, make(crops, train, lexicon, run.seed), crops.size_vox, region, training.batch)
+    try:
+        judge = (
+            Loader(store, held_out, make(crops, held_out, lexicon, run.seed), crops.size_vox, region, training.batch)
+            if len(held_out)
+            else None
+        )
+    except ValueError:
+        judge = None  # a lexicon without a word in any held-out scan: nothing to judge by
+    return Loop(learner, loader, judge, training, folder)
+
+
+def _finished(folder: Path, identity: dict[str, Any]) -> bool:
+    card = folder / "run.json"
+    same = card.exists() and {key: read_json(card).get(key) for key in identity} == identity
+    return same and (folder / "encoder.safetensors").exists() and (folder / "metrics.json").exists()
+
+
+def _forget_other(folder: Path, identity: dict[str, Any]) -> None:
+    """State of another manifest or recipe is no state of this run: checkpoints and journal begin anew."""
+    import shutil
+
+    card = folder / "run.json"
+    if not card.exists() or {key: read_json(card).get(key) for key in identity} != identity:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _card(plan: Plan, run: Run, train: pd.DataFrame, identity: dict[str, Any]) -> dict[str, Any]:
+    seen = {
+        key: sorted(set(train[column])) for key, column in (("subjects", "subject_id"), ("clusters", "cluster_id"), ("scans", "scan_id"))
+    }
+    return {**identity, **seen, "plan": asdict(run), "resolved": plan.recipes[run.recipe], "version": __version__}
+
+
+def _contract(recipe: Recipe, run: Run, study: Study, train: pd.DataFrame, identity: dict[str, Any]) -> dict[str, Any]:
+    size = next(iter(recipe.crops.values()))["size_vox"]
+    spacings = sorted({tuple(round(float(s), 4) for s in spacing) for spacing in train["spacing_mm"]})
+    return {
+        "architecture": recipe.network,
+        "channels": len(train["window_low"].iloc[0]),
+        "channel_names": sorted(set(train["channels"])),
+        "modalities": sorted(set(train["modality"])),
+        "size_vox": list(size),
+        "spacing_mm": study.preprocess.model_dump(mode="json")["spacing_mm"],
+        "spacings_seen_mm": [list(s) for s in spacings[:20]],
+        "orientation": "RAS+, array axes towards Right, Anterior, Superior",
+        "window_hu": list(study.preprocess.window_hu),
+        "percentiles": list(study.preprocess.percentiles),
+        "recipe": recipe.model_dump(mode="json", by_alias=True),
+        "provenance": {
+            **identity,
+            "run": run.run,
+            "needs": list(run.needs),
+            "num_scans": len(train),
+            "vesalius": __version__,
+            "torch": torch.__version__,
+        },
+    }

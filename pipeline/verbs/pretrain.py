@@ -1,0 +1,30 @@
+"""Pretrain one run of the plan: a recipe with a seed.
+
+Reads plan.json, manifest.parquet, the store and, where the recipe uses words, its lexicon. Writes runs/RUN: run.json, journal.jsonl,
+checkpoints, metrics.json, model.safetensors, encoder.json, encoder.safetensors. A run that was stopped continues from its newest
+verified checkpoint; SIGTERM, SIGUSR1 and SIGUSR2 write one and exit with 75, Ctrl-C writes one and exits with 130.
+
+\b
+Examples:
+  vesalius pretrain results/demo restoration-s0-0123456789
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")],
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run of plan.json.")],
+) -> None:
+    from pipeline.plan import read_plan
+    from pipeline.training.pretraining import pretrain
+
+    plan, where = read_plan(folder)
+    metrics = pretrain(plan, where, plan.run(name))
+    words = ", ".join(f"{key} {value:.4g}" for key, value in sorted(metrics.items()) if "/weighted" not in key)
+    typer.echo(f"{name}: done; on held-out subjects {words or 'nothing was evaluated'}")
