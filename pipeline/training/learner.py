@@ -7,6 +7,7 @@ gradient with respect to the features is known by itself.
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from pipeline.keys import fold, initialise, key
 from pipeline.plugins import load, only, settings
 from pipeline.recipe import Recipe
 from pipeline.step import Context, Features, Loss, Network, Objective, Region, Step, View, ViewBatch
+from pipeline.training.encoder import load_weights
 
 
 class Learner(nn.Module):
@@ -37,6 +39,12 @@ class Learner(nn.Module):
                 averaged.load_state_dict(own.state_dict())
         self.wants = {of: _union(objectives.values(), of) for of in ("student", "teacher")}
         self.teacher = copy.deepcopy(self.network).requires_grad_(False) if self.wants["teacher"] else None
+
+    def start_from(self, path: Path) -> None:
+        """Network weights of another run; the teacher starts there too. Objectives keep their own heads."""
+        load_weights(self.network, path)
+        if self.teacher is not None:
+            self.teacher.load_state_dict(self.network.state_dict())
 
     def region_vox(self) -> tuple[int, ...]:
         """What all views need together around the centre of a crop."""

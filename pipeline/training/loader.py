@@ -88,7 +88,7 @@ def body_matrix(low_mm: Any, high_mm: Any) -> np.ndarray:
 
 
 def resized(voxels: np.ndarray, affine: np.ndarray, inside: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A crop of another size, linearly resampled over the same outer faces: for words that are larger or smaller than the network's crop."""
+    """A crop of another size, linearly resampled over the same outer faces: for words larger or smaller than the network's crop."""
     ratio = np.asarray(voxels.shape[1:]) / np.asarray(size)
     values = torch.nn.functional.interpolate(
         torch.from_numpy(voxels[None].astype(np.float32)), size=size, mode="trilinear", align_corners=False

@@ -38,12 +38,13 @@ class Loop:
         self.journal = Journal(folder / "journal.jsonl")
         self.checkpoints = folder / "checkpoints"
         self.skips, self.seconds = 0, {"wait": 0.0, "step": 0.0}
+        self.metrics: dict[str, float] = {}
 
     def run(self, who: dict[str, Any]) -> dict[str, float]:
         """From the newest checkpoint, or from the start, to the end; returns the last evaluation's metrics."""
         torch.use_deterministic_algorithms(self.device.type == "cpu")
         first = self._restore(who)
-        num_steps, metrics = self.training.steps, {}
+        num_steps = self.training.steps
         with watching() as stop, Progress(str(who.get("run", "pretrain")), num_steps, first) as progress:
             mark = time.monotonic()
             for step, region in enumerate(self.loader.batches(first, num_steps), start=first):
@@ -55,16 +56,15 @@ class Loop:
                 if done % self.training.journal_every == 0 or done == num_steps:
                     self._write_train(done, losses)
                 if done % self.training.evaluate_every == 0 or done == num_steps:
-                    metrics = self.evaluate(done)
+                    self.metrics = self.evaluate(done)
                 if done % self.training.checkpoint_every == 0 or done == num_steps or stop.signal:
                     self._save(done)
                 if stop.signal:
                     raise Stopped(stop.exit_code)
                 progress.advance(loss=losses["loss"])
                 mark = time.monotonic()
-        metrics = metrics or self.evaluate(num_steps)
-        self.journal.write("end", step=num_steps, metrics=metrics)
-        return metrics
+        self.journal.write("end", step=num_steps, metrics=self.metrics)
+        return self.metrics
 
     def step(self, step: int, region: Any) -> dict[str, float]:
         """One optimiser step; a loss or gradient that is not finite is skipped, ten in a row end the run."""
@@ -128,7 +128,9 @@ class Loop:
         tensors = {f"learner.{name}": value for name, value in self.learner.state_dict().items()}
         tensors |= checkpoint.optimiser_tensors(self.optimiser)
         try:
-            checkpoint.save(self.checkpoints, step, tensors, {"journal": self.journal.position(), "skips": self.skips})
+            checkpoint.save(
+                self.checkpoints, step, tensors, {"journal": self.journal.position(), "skips": self.skips, "metrics": self.metrics}
+            )
         except OSError as error:
             self.journal.write("note", step=step, text=f"no checkpoint: {error.strerror}")
 
@@ -143,7 +145,7 @@ class Loop:
         self.learner.load_state_dict(learner)
         checkpoint.load_optimiser(self.optimiser, tensors)
         self.journal.truncate(state["journal"])
-        self.skips = state["skips"]
+        self.skips, self.metrics = state["skips"], state["metrics"]
         for complaint in complaints:
             self.journal.write("note", step=state["step"], text=complaint)
         return int(state["step"])

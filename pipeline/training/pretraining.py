@@ -15,7 +15,7 @@ from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
 from pipeline.recipe import Recipe, Study
 from pipeline.step import Context
-from pipeline.training.encoder import load_weights, save_encoder
+from pipeline.training.encoder import save_encoder
 from pipeline.training.learner import Learner
 from pipeline.training.lease import lease
 from pipeline.training.loader import Loader
@@ -37,7 +37,7 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
         lexicon = pd.read_parquet(where.lexicon(run.lexicon)) if run.lexicon else None
         loop = make_loop(recipe, run, where, train, held_out, lexicon, folder)
         if run.start:
-            load_weights(loop.learner.network, where.run(run.start) / "model.safetensors")
+            loop.learner.start_from(where.run(run.start) / "model.safetensors")
         metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
         write_json(folder / "metrics.json", metrics)
         save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity))

@@ -1,0 +1,195 @@
+"""The mirror: pushes what the files say to an MLflow store, as often as it is called.
+
+One experiment a study. A parent run for each recipe (and one for scratch); its pretraining seeds and its transfers lie directly under it,
+since MLflow's page shows one level of nesting. Every MLflow run carries the tag ``vesalius.key`` and the step up to which its journal was
+pushed: a second push adds only what is new, and a store lost or never reached is made again from the files alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import read_json
+from pipeline.folder import StudyFolder
+from pipeline.plan import Plan, Transfer
+from pipeline.tracking.journal import read_journal
+
+KEY, PUSHED = "vesalius.key", "vesalius.pushed"
+BATCH = 900  # an MLflow request takes at most 1000 metrics
+
+
+class Mirror:
+    """One study in one MLflow store."""
+
+    def __init__(self, plan: Plan, where: StudyFolder, uri: str | None = None) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        import logging
+
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        from mlflow import MlflowClient
+
+        self.plan, self.where = plan, where
+        self.own = uri is None
+        self.uri = uri or f"sqlite:///{where.mlflow}"
+        where.root.mkdir(parents=True, exist_ok=True)
+        self.client = MlflowClient(tracking_uri=self.uri)
+        self.experiment = self._experiment()
+        self.runs: dict[str, str] = {}
+
+    def push(self, folders: tuple[StudyFolder, ...] = ()) -> int:
+        """Pushes everything that is new in the study's folder, and in copies of it from other machines; returns the number of points."""
+        self.runs = self._known()
+        return sum(self._push_folder(where) for where in (self.where, *folders))
+
+    def clear(self) -> None:
+        """Removes this study's runs from the store."""
+        for run_id in self._known().values():
+            self.client.delete_run(run_id)
+
+    def _push_folder(self, where: StudyFolder) -> int:
+        points = 0
+        for run in self.plan.runs:
+            if where.journal(run.run).exists():
+                parent = self._parent(run.recipe)
+                run_id = self._run(f"run:{run.run}", run.run, parent, {"recipe": run.recipe, "seed": str(run.seed), "stage": "pretrain"})
+                points += self._push_journal(run_id, where.journal(run.run))
+                self._push_card(run_id, where.run(run.run))
+        for transfer in self.plan.transfers:
+            journal = where.transfer(transfer.transfer) / "journal.jsonl"
+            if journal.exists():
+                points += self._push_transfer(transfer, where, journal)
+        self._push_verdict(where)
+        return points
+
+    def _push_transfer(self, transfer: Transfer, where: StudyFolder, journal: Path) -> int:
+        recipe = self.plan.study["initialisations"].get(transfer.initialisation, {}).get("recipe") or "scratch"
+        tags = {"task": transfer.task, "initialisation": transfer.initialisation, "stage": "finetune"}
+        run_id = self._run(f"transfer:{transfer.transfer}", transfer.transfer, self._parent(recipe), tags)
+        points = self._push_journal(run_id, journal)
+        if where.cases(transfer.transfer).exists():
+            self._artifact_once(run_id, where.cases(transfer.transfer))
+            self._end(run_id)
+        return points
+
+    def _push_journal(self, run_id: str, journal: Path) -> int:
+        """Metrics of every line after the last one pushed; a line rewritten by a resumed run is equal, so it is not pushed twice."""
+        from mlflow.entities import Metric
+
+        pushed = {stage: int(step) for stage, step in (p.split(":") for p in self._tag(run_id, PUSHED).split() if p)}
+        points, last = [], dict(pushed)
+        for entry in read_journal(journal):
+            stage = entry["kind"]
+            if stage == "start":
+                self._params(run_id, {k: v for k, v in entry.items() if k not in ("kind", "time")})
+            if stage not in ("train", "evaluate") or entry["step"] <= pushed.get(stage, -1):
+                continue
+            last[stage] = max(last.get(stage, -1), entry["step"])
+            prefix = "validation/" if stage == "evaluate" else ""
+            when = int(entry["time"] * 1000)
+            points += [Metric(prefix + k, v, when, entry["step"]) for k, v in entry["metrics"].items() if isinstance(v, int | float)]
+        for first in range(0, len(points), BATCH):
+            self.client.log_batch(run_id, metrics=points[first : first + BATCH])
+        if last != pushed:
+            self.client.set_tag(run_id, PUSHED, " ".join(f"{stage}:{step}" for stage, step in sorted(last.items())))
+        return len(points)
+
+    def _push_card(self, run_id: str, folder: Path) -> None:
+        card = folder / "run.json"
+        if not card.exists():
+            return
+        value = read_json(card)
+        tags = {
+            "vesalius.recipe_digest": value["recipe_digest"],
+            "vesalius.data_digest": value["manifest_digest"],
+            "vesalius.version": value["version"],
+        }
+        for name, text in tags.items():
+            self.client.set_tag(run_id, name, text)
+        self._params(run_id, _flat(value["resolved"]))
+        if (folder / "metrics.json").exists() and (folder / "encoder.safetensors").exists():
+            for name in ("encoder.safetensors", "encoder.json"):
+                self._artifact_once(run_id, folder / name)
+            self._end(run_id)
+
+    def _push_verdict(self, where: StudyFolder) -> None:
+        """Verdict figures as metrics of the parents, so that they can be sorted and filtered; files on a run of their own."""
+        if not where.verdict.exists():
+            return
+        import pandas as pd
+        from mlflow.entities import Metric
+
+        table = pd.read_csv(where.verdict, sep="\t")
+        figures = ("dice_mean", "diff_mean", "ci_low", "ci_high", "p_raw", "p_holm")
+        for row in table.to_dict("records"):
+            recipe = self.plan.study["initialisations"].get(row["initialisation"], {}).get("recipe") or "scratch"
+            size = row["num_labels"]
+            names = {f"{row['task']}/{row['initialisation']}/{size}/{name}": row[name] for name in figures}
+            found = [Metric(name, float(value), 0, 0) for name, value in names.items() if value == value and value is not None]
+            self.client.log_batch(self._parent(recipe), metrics=found)
+        run_id = self._run("verdict", "verdict", None, {"stage": "verdict"})
+        for path in (where.verdict, where.root / "verdict.json", where.report, *sorted((where.root / "figures").glob("*"))):
+            if path.exists():
+                self._artifact_once(run_id, path)
+        self._end(run_id)
+
+    def _experiment(self) -> str:
+        name = self.plan.study["name"]
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return found.experiment_id
+        where = (self.where.root / "mlartifacts").absolute().as_uri() if self.own else None
+        return self.client.create_experiment(name, artifact_location=where)
+
+    def _known(self) -> dict[str, str]:
+        found, token = {}, None
+        while True:
+            page = self.client.search_runs([self.experiment], max_results=1000, page_token=token)
+            found |= {run.data.tags[KEY]: run.info.run_id for run in page if KEY in run.data.tags}
+            token = page.token
+            if not token:
+                return found
+
+    def _parent(self, recipe: str) -> str:
+        return self._run(f"parent:{recipe}", recipe, None, {"recipe": recipe, "stage": "recipe"})
+
+    def _run(self, key: str, name: str, parent: str | None, tags: dict[str, str]) -> str:
+        if key not in self.runs:
+            tags = {**tags, KEY: key, "mlflow.runName": name, "mlflow.user": "vesalius"}
+            if parent:
+                tags["mlflow.parentRunId"] = parent
+            self.runs[key] = self.client.create_run(self.experiment, tags=tags).info.run_id
+        return self.runs[key]
+
+    def _params(self, run_id: str, values: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        known = self.client.get_run(run_id).data.params
+        new = [Param(name, str(value)[:500]) for name, value in values.items() if name not in known]
+        for first in range(0, len(new), 90):
+            self.client.log_batch(run_id, params=new[first : first + 90])
+
+    def _artifact_once(self, run_id: str, path: Path) -> None:
+        """Uploads a file unless the run has it with this size and time."""
+        mark, name = f"{path.stat().st_size}-{path.stat().st_mtime_ns}", f"vesalius.file.{path.name}"
+        if self._tag(run_id, name) != mark:
+            self.client.log_artifact(run_id, str(path))
+            self.client.set_tag(run_id, name, mark)
+
+    def _tag(self, run_id: str, name: str) -> str:
+        return self.client.get_run(run_id).data.tags.get(name, "")
+
+    def _end(self, run_id: str) -> None:
+        if self.client.get_run(run_id).info.status == "RUNNING":
+            self.client.set_terminated(run_id)
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``objectives.restoration.weight``."""
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flat(item, f"{prefix}{name}.") if isinstance(item, dict) else {f"{prefix}{name}": item}
+    return flat
