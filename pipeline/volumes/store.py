@@ -1,0 +1,193 @@
+"""The store: one compressed volume a scan, of which a crop reads only the blocks that it touches.
+
+``store/<first two characters of scan_id>/`` holds, for each scan,
+
+- ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 32^3 in chunks of at most 128^3, a channel each;
+- ``<scan_id>.body.b2nd``: (D, H, W) uint8, 1 inside the body;
+- ``<scan_id>.<task>.labels.b2nd``: (D, H, W) uint8;
+- ``<scan_id>.json``: shape, spacing_mm, affine, window_low, window_high, slope, inter, what else the writer says, and ``files``: the
+  sha256 of each of the files above. It is removed first and written last, so a scan without it is not there.
+
+Equal arrays give equal bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+
+from pipeline.files import digest, read_json, write_bytes, write_json
+
+BLOCK = 32
+CHUNK = 128
+OPENED = 256
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NEEDED = ("spacing_mm", "affine", "window_low", "window_high", "slope", "inter")
+
+
+class Store:
+    """Volumes by scan id below a folder. Reading is safe from several threads and from forked workers."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._arrays: OrderedDict[Path, Any] = OrderedDict()
+        self._metas: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def write(
+        self, scan_id: str, voxels: np.ndarray, body: np.ndarray, meta: Mapping[str, Any], labels: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """voxels (C, D, H, W) int16, body (D, H, W) bool, labels by task (D, H, W) uint8. Replaces whatever was there."""
+        if voxels.dtype != np.int16 or voxels.ndim != 4 or body.shape != voxels.shape[1:]:
+            raise ValueError(f"{scan_id}: voxels must be (C, D, H, W) int16 and body (D, H, W), not {voxels.shape} and {body.shape}")
+        missing = [key for key in _NEEDED if key not in meta]
+        if missing:
+            raise ValueError(f"{scan_id}: its meta lacks {', '.join(missing)}")
+        self.remove(scan_id)
+        files = {"": self._write_array(self._path(scan_id, ""), voxels)}
+        files["body"] = self._write_array(self._path(scan_id, "body"), body.astype(np.uint8))
+        for task, values in sorted((labels or {}).items()):
+            files[f"{task}.labels"] = self._write_labels(scan_id, task, values, voxels.shape)
+        write_json(self._meta_path(scan_id), {**meta, "shape": list(voxels.shape), "files": files})
+
+    def write_labels(self, scan_id: str, task: str, labels: np.ndarray) -> None:
+        """labels (D, H, W) uint8 on the grid of the stored volume."""
+        meta = self.meta(scan_id)
+        sha = self._write_labels(scan_id, task, labels, meta["shape"])
+        write_json(self._meta_path(scan_id), {**meta, "files": {**meta["files"], f"{task}.labels": sha}})
+        self._metas.pop(scan_id, None)
+
+    def remove(self, scan_id: str) -> None:
+        """Removes every file of a scan, first the one that says it is there; absent is fine."""
+        folder = self._meta_path(scan_id).parent
+        self._meta_path(scan_id).unlink(missing_ok=True)
+        for path in sorted(folder.glob(f"{scan_id}.*")) + sorted(folder.glob(f".{scan_id}.*.tmp")):
+            path.unlink(missing_ok=True)
+        with self._lock:
+            self._metas.pop(scan_id, None)
+            for path in [path for path in self._arrays if path.name.startswith(f"{scan_id}.")]:
+                del self._arrays[path]
+
+    def __contains__(self, scan_id: str) -> bool:
+        return self._meta_path(scan_id).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        """Ids of all whole scans, sorted."""
+        return iter(sorted(path.stem for path in self.root.glob("??/*.json")))
+
+    def meta(self, scan_id: str) -> dict[str, Any]:
+        """What ``<scan_id>.json`` says; an absent scan is a ``ValueError``."""
+        if scan_id not in self._metas:
+            path = self._meta_path(scan_id)
+            if not path.exists():
+                raise ValueError(f"{path}: the store has no such scan; run `vesalius preprocess` again")
+            self._metas[scan_id] = read_json(path)
+        return self._metas[scan_id]
+
+    def shape(self, scan_id: str) -> tuple[int, int, int, int]:
+        """(C, D, H, W)."""
+        return tuple(self.meta(scan_id)["shape"])
+
+    def read(self, scan_id: str) -> np.ndarray:
+        """(C, D, H, W) int16."""
+        return self._open(scan_id, "")[:]
+
+    def body(self, scan_id: str) -> np.ndarray:
+        """(D, H, W) bool."""
+        return self._open(scan_id, "body")[:].view(bool)
+
+    def tasks(self, scan_id: str) -> tuple[str, ...]:
+        """Tasks for which the scan has labels."""
+        return tuple(sorted(name.removesuffix(".labels") for name in self.meta(scan_id)["files"] if name.endswith(".labels")))
+
+    def labels(self, scan_id: str, task: str) -> np.ndarray:
+        """(D, H, W) uint8."""
+        return self._open(scan_id, f"{task}.labels")[:]
+
+    def crop(self, scan_id: str, low: Sequence[int], size: Sequence[int], fill: int | Sequence[int] | None = None) -> np.ndarray:
+        """(C, *size) int16 that begins at index ``low`` (3,); what lies outside is ``fill``, by default each channel's ``window_low``."""
+        value = self.meta(scan_id)["window_low"] if fill is None else fill
+        value = np.clip(np.rint(np.atleast_1d(np.asarray(value, dtype=np.float64))), -32768, 32767).astype(np.int16)
+        return _crop(self._open(scan_id, ""), low, size, value[:, None, None, None])
+
+    def crop_labels(self, scan_id: str, task: str, low: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """(*size) uint8; what lies outside is 0."""
+        return _crop(self._open(scan_id, f"{task}.labels"), low, size, np.uint8(0))
+
+    def verify(self, scan_id: str) -> list[str]:
+        """What is wrong with the files of a scan, a line each; empty if all is well."""
+        try:
+            files = self.meta(scan_id)["files"]
+        except (ValueError, KeyError) as error:
+            return [f"{scan_id}: {error}"]
+        problems = []
+        for name, expected in sorted(files.items()):
+            path = self._path(scan_id, name)
+            if not path.exists():
+                problems.append(f"{path}: is missing")
+            elif digest(path) != expected:
+                problems.append(f"{path}: its bytes are not those that were written")
+        return problems
+
+    def _open(self, scan_id: str, name: str) -> Any:
+        path = self._path(scan_id, name)
+        with self._lock:
+            if path in self._arrays:
+                self._arrays.move_to_end(path)
+                return self._arrays[path]
+        if not path.exists():
+            raise ValueError(f"{path}: the store has no such file; run `vesalius preprocess` again")
+        try:
+            array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: cannot be read ({error}); `vesalius verify` lists what is broken") from error
+        with self._lock:
+            self._arrays[path] = array
+            while len(self._arrays) > OPENED:
+                self._arrays.popitem(last=False)
+        return array
+
+    def _write_labels(self, scan_id: str, task: str, labels: np.ndarray, shape: Sequence[int]) -> str:
+        if not _NAME.fullmatch(task) or labels.dtype != np.uint8 or labels.shape != tuple(shape[1:]):
+            raise ValueError(f"{scan_id}: labels of {task!r} must be uint8 of shape {tuple(shape[1:])}, not {labels.dtype} {labels.shape}")
+        return self._write_array(self._path(scan_id, f"{task}.labels"), labels)
+
+    def _write_array(self, path: Path, array: np.ndarray) -> str:
+        chunks = tuple(min(n, CHUNK) for n in array.shape[-3:])
+        blocks = tuple(min(n, BLOCK) for n in chunks)
+        ones = (1,) * (array.ndim - 3)
+        cparams = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
+        packed = blosc2.asarray(np.ascontiguousarray(array), chunks=ones + chunks, blocks=ones + blocks, cparams=cparams)
+        write_bytes(path, packed.to_cframe())
+        with self._lock:
+            self._arrays.pop(path, None)
+        return digest(path)
+
+    def _meta_path(self, scan_id: str) -> Path:
+        return self._path(scan_id, "").with_suffix(".json")
+
+    def _path(self, scan_id: str, name: str) -> Path:
+        if not _NAME.fullmatch(scan_id):
+            raise ValueError(f"scan_id: {scan_id!r} must be lower-case letters and digits")
+        return self.root / scan_id[:2] / f"{scan_id}{'.' if name else ''}{name}.b2nd"
+
+
+def _crop(array: Any, low: Sequence[int], size: Sequence[int], fill: np.ndarray) -> np.ndarray:
+    shape = array.shape[-3:]
+    inner = [(max(0, a), min(n, a + s)) for a, s, n in zip(low, size, shape, strict=True)]
+    lead = (slice(None),) * (array.ndim - 3)
+    if all(a == b and e == b + s for (a, e), b, s in zip(inner, low, size, strict=True)):
+        return array[(*lead, *(slice(a, b) for a, b in inner))]
+    out = np.empty((*array.shape[:-3], *size), dtype=array.dtype)
+    out[:] = fill
+    if all(b > a for a, b in inner):
+        target = tuple(slice(a - c, b - c) for (a, b), c in zip(inner, low, strict=True))
+        out[(*lead, *target)] = array[(*lead, *(slice(a, b) for a, b in inner))]
+    return out
