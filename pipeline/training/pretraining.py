@@ -52,9 +52,8 @@ def pool(manifest: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, pd.DataFra
     test = set(manifest.loc[manifest["split"] == "test", "cluster_id"])
     touched = sorted(test & set(train["cluster_id"]))
     if touched and not study.pool.allow_test_subjects:
-        raise ValueError(
-            f"pool: {len(touched)} clusters hold test subjects (first: {touched[0]}); run `vesalius split` again, or set pool.allow_test_subjects"
-        )
+        remedy = "run `vesalius split` again, or say pool.allow_test_subjects"
+        raise ValueError(f"pool: {len(touched)} clusters hold test subjects, such as {touched[0]}; {remedy}")
     if train.empty:
         raise ValueError(f"pool.select: {study.pool.select!r} leaves no scan to pretrain on; loosen it or look at quarantine.tsv")
     return train, chosen[chosen["split"] == "validation"].reset_index(drop=True)

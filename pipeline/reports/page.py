@@ -1,0 +1,138 @@
+"""The report: one self-contained page for people who read results, not code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import __version__
+from pipeline.files import write_text
+from pipeline.folder import StudyFolder
+from pipeline.manifest import read_manifest
+from pipeline.plan import Plan
+from pipeline.reports import contents, figures, pictures, verdicts
+from pipeline.volumes.store import Store
+
+MAX_TILES, MAX_INSTANCES, MAX_EXAMPLES = 12, 8, 4
+
+
+def write_report(plan: Plan, where: StudyFolder) -> Path:
+    """Writes report.html and figures/*.svg; returns the page's path."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    write_text(where.report, environment.get_template("template.html.j2").render(**_values(plan, where)))
+    return where.report
+
+
+def _values(plan: Plan, where: StudyFolder) -> dict[str, Any]:
+    manifest, store = read_manifest(where.manifest), Store(where.store)
+    lexicons = contents.lexicon_figures(plan, where)
+    values: dict[str, Any] = {
+        "study": plan.study,
+        "version": __version__,
+        "results": plan.results,
+        "data": contents.data_section(manifest),
+        "refused": contents.refused_section(where),
+        "montage": _montage(manifest, store),
+        "curves": _curves(plan, where),
+        "examples": _examples(plan, where),
+        "words": _words(where, manifest, store),
+        "lexicons": [{name: _short(value) for name, value in row.items()} for row in lexicons],
+        "lexicon_columns": [name for name, value in (lexicons[0].items() if lexicons else ()) if isinstance(value, int | float)],
+        "times": contents.time_section(plan, where),
+        "encoders": contents.encoder_section(plan, where),
+        "verdict": verdicts.verdict_values(plan, where),
+        "patent": any("visual_words" in r["objectives"] or "restoration" in r["objectives"] for r in plan.recipes.values()),
+    }
+    titles = {
+        "verdict": "Verdict",
+        "data": "Data",
+        "refused": "Refused",
+        "curves": "Pretraining",
+        "words": "Words",
+        "times": "Cost",
+        "encoders": "Encoder",
+    }
+    anchors = {"curves": "pretraining", "times": "cost", "encoders": "encoder"}
+    values["sections"] = [(anchors.get(key, key), title) for key, title in titles.items() if values[key]]
+    return values
+
+
+def _montage(manifest: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
+    """A few volumes of each origin, spread over the cohort."""
+    chosen: list[int] = []
+    groups = [group.index.tolist() for _, group in manifest.groupby(["origin", "modality"], sort=True)]
+    share = max(1, MAX_TILES // max(1, len(groups)))
+    for group in groups:
+        chosen += [group[i] for i in np.unique(np.linspace(0, len(group) - 1, min(share, len(group))).round().astype(int))]
+    tiles = []
+    for index in chosen[:MAX_TILES]:
+        row = manifest.loc[index]
+        voxels = pictures.normalised(store.read(row["scan_id"])[0], row["window_low"][0], row["window_high"][0])
+        uri = pictures.png_uri(pictures.three_planes(voxels, row["spacing_mm"]))
+        tiles.append({"uri": uri, "modality": row["modality"], "origin": row["origin"]})
+    return tiles
+
+
+def _curves(plan: Plan, where: StudyFolder) -> list[dict[str, str]]:
+    series = contents.curve_series(plan, where)
+    captions = {
+        "train": "While training: the sum that is descended, and the norm of its gradient.",
+        "evaluate": "On held-out validation subjects, which pretraining never reads.",
+    }
+    wanted = {"train": ["loss", "gradient_norm"], "evaluate": []}
+    present = {name for metrics in series["evaluate"].values() for name in metrics}
+    telling = ("accuracy", "error_altered", "error_unaltered", "error")
+    wanted["evaluate"] = [name for name in sorted(present) if name.rsplit("/", 1)[-1] in telling] or (["loss"] if "loss" in present else [])
+    curves = []
+    for kind, metrics in wanted.items():
+        if series[kind] and metrics:
+            for first in range(0, len(metrics), 3):
+                curves.append(
+                    {"svg": figures.svg_of(figures.loss_curves(series[kind], metrics[first : first + 3])), "caption": captions[kind]}
+                )
+    return curves
+
+
+def _examples(plan: Plan, where: StudyFolder) -> list[dict[str, Any]]:
+    """Corrupted and restored crops of held-out subjects that each run left in examples.npz."""
+    found = []
+    for run in plan.runs:
+        path = where.run(run.run) / "examples.npz"
+        if not path.exists() or any(item["name"].startswith(run.recipe) for item in found):
+            continue
+        with np.load(path) as data:
+            rows = [
+                [
+                    pictures.png_uri(np.kron(pictures.upright(data[name][i] / 255.0), np.ones((4, 4))))
+                    for name in ("target", "shown", "restored")
+                ]
+                for i in range(min(MAX_EXAMPLES, len(data["target"])))
+            ]
+        found.append({"name": f"{run.recipe}, seed {run.seed}", "rows": rows})
+    return found
+
+
+def _words(where: StudyFolder, manifest: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
+    table = contents.word_rows(where)
+    rows = {row["scan_id"]: row for _, row in manifest.iterrows()}
+    gallery = []
+    for word, group in table.groupby("word_id") if len(table) else ():
+        best = group[group["scan_id"].isin(rows)].sort_values(["confidence", "scan_id"], ascending=[False, True]).head(MAX_INSTANCES)
+        instances = []
+        for item in best.to_dict("records"):
+            centre = np.array([item["x_mm"], item["y_mm"], item["z_mm"]])
+            image = pictures.patch(store, rows[item["scan_id"]], centre, item["size_mm"])
+            instances.append({"uri": pictures.png_uri(image), "confidence": f"{item['confidence']:.2f}"})
+        gallery.append(
+            {"id": int(word), "size": f"{group['size_mm'].iloc[0]:.0f}", "count": group["scan_id"].nunique(), "instances": instances}
+        )
+    return gallery
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.3g}" if isinstance(value, float) else value
