@@ -7,7 +7,14 @@ import pytest
 
 from pipeline.training.lease import lease
 
-HOLD = "import sys; from pathlib import Path; from pipeline.training.lease import lease\nwith lease(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.training.lease import lease
+with lease(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_a_second_writer_is_refused_while_the_first_lives_and_admitted_when_it_dies(tmp_path):
