@@ -122,13 +122,13 @@ class Mirror:
         import pandas as pd
         from mlflow.entities import Metric
 
-        table = pd.read_csv(where.verdict, sep="\t")
+        table, when = pd.read_csv(where.verdict, sep="\t"), where.verdict.stat().st_mtime_ns // 1_000_000
         figures = ("dice_mean", "diff_mean", "ci_low", "ci_high", "p_raw", "p_holm")
         for row in table.to_dict("records"):
             recipe = self.plan.study["initialisations"].get(row["initialisation"], {}).get("recipe") or "scratch"
             size = row["num_labels"]
             names = {f"{row['task']}/{row['initialisation']}/{size}/{name}": row[name] for name in figures}
-            found = [Metric(name, float(value), 0, 0) for name, value in names.items() if value == value and value is not None]
+            found = [Metric(name, float(value), when, 0) for name, value in names.items() if value == value and value is not None]
             self.client.log_batch(self._parent(recipe), metrics=found)
         run_id = self._run("verdict", "verdict", None, {"stage": "verdict"})
         for path in (where.verdict, where.root / "verdict.json", where.report, *sorted((where.root / "figures").glob("*"))):

@@ -1,7 +1,8 @@
 """Push a study's journals, figures and encoders to MLflow; what an outage missed is pushed by the next call.
 
 Reads plan.json, runs/*/journal.jsonl, transfers/*/journal.jsonl, verdict.tsv and report.html. Writes the MLflow store: mlflow.db and
-mlartifacts/ in the study's folder, or `tracking.uri` of the study. Files are the truth: a tracking server that is down changes nothing else.
+mlartifacts/ in the study's folder, or `tracking.uri` of the study, and mirror.json. Files are the truth: a tracking server that is
+down changes nothing else.
 
 \b
 Examples:
