@@ -1,0 +1,124 @@
+"""A plan names every run by what it is made of, and refuses what cannot be run."""
+
+import pytest
+import yaml
+
+from pipeline.files import write_json
+from pipeline.plan import make_plan, plan_json, read_plan, shard_of
+
+RECIPE = {
+    "network": {"unet": {"widths": [4, 8]}},
+    "crops": {"random": {"size_vox": [16, 16, 16]}},
+    "views": {"altered": {"corrupt": {}}},
+    "objectives": {"restoration": {"view": "altered"}},
+}
+WORDS = {
+    **RECIPE,
+    "crops": {"words": {"size_vox": [16, 16, 16]}},
+    "objectives": {"restoration": {"view": "altered"}, "visual_words": {"view": "altered", "weight": 0.1}},
+    "words": {"encoder": "restoration", "num_words": 4, "sizes_vox": [[16, 16, 16]]},
+}
+TASK = {"labels": "{data}/labels", "kind": {"segmentation": {"classes": {1: "grey"}}}}
+STUDY = {
+    "data": "scans", "sources": [{"path": "{data}/images"}], "split": {"test": 2, "validation": 1}, "pretrain_seeds": [0, 1],
+    "recipes": ["restoration.yaml", "transvw.yaml"], "tasks": ["tissue.yaml"],
+    "initialisations": {"scratch": {}, "restoration": {"recipe": "restoration"}, "transvw": {"recipe": "transvw"}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, value in {"restoration": RECIPE, "transvw": WORDS, "tissue": TASK, "tiny": STUDY}.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(value))
+    return tmp_path
+
+
+def edit(folder, name, **changes):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+
+
+def names(plan):
+    return {run.recipe + str(run.seed): run.run for run in plan.runs}
+
+
+def test_transvw_with_seed_i_builds_on_restoration_with_seed_i(folder):
+    plan = make_plan(folder / "tiny.yaml")
+    runs = {(run.recipe, run.seed): run for run in plan.runs}
+    for seed in (0, 1):
+        assert runs["transvw", seed].needs == (runs["restoration", seed].run,)
+        assert plan.lexicon(runs["transvw", seed].lexicon).run == runs["restoration", seed].run
+    assert [item["initialisation"] for item in plan.comparisons] == ["restoration", "transvw"]
+
+
+def test_editing_one_recipe_renames_its_runs_and_what_builds_on_them_only(folder):
+    before = make_plan(folder / "tiny.yaml")
+    edit(folder, "transvw", training={"steps": 5})
+    after = make_plan(folder / "tiny.yaml")
+    assert names(before)["restoration0"] == names(after)["restoration0"]
+    assert names(before)["transvw0"] != names(after)["transvw0"]
+    assert [item.lexicon for item in before.lexicons] == [item.lexicon for item in after.lexicons]
+    changed = {a.initialisation for a, b in zip(before.transfers, after.transfers, strict=True) if a.transfer != b.transfer}
+    assert changed == {"transvw"}
+    edit(folder, "restoration", training={"steps": 5})
+    last = make_plan(folder / "tiny.yaml")
+    assert not set(names(last).values()) & set(names(after).values())
+
+
+def test_a_changed_description_changes_no_run(folder):
+    before = make_plan(folder / "tiny.yaml")
+    edit(folder, "restoration", description="better words")
+    assert names(make_plan(folder / "tiny.yaml")) == names(before)
+
+
+def test_the_plan_comes_back_from_its_file(folder):
+    plan = make_plan(folder / "tiny.yaml", data="elsewhere")
+    write_json(folder / "out" / "plan.json", plan_json(plan))
+    again, where = read_plan(folder / "out")
+    assert plan_json(again) == plan_json(plan)
+    assert again.study["sources"][0]["path"] == "elsewhere/images"
+    assert again.task_value("tissue").labels == "elsewhere/labels"
+    assert again.recipe_value("transvw").words.num_words == 4
+    assert where.encoder("x").parts[-2:] == ("x", "encoder.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("tiny", {"splitt": {}}, r"tiny\.yaml: splitt: is not a key here"),
+        ("tiny", {"split": {"test": 0, "validation": 1}}, r"split\.test"),
+        ("tiny", {"recipes": ["absent.yaml"]}, r"no file 'absent\.yaml'"),
+        ("tiny", {"initialisations": {"moco": {"recipe": "moco"}}}, r"initialisations\.moco\.recipe"),
+        ("tiny", {"shards": 3}, "power of two"),
+        ("restoration", {"objectives": {"restorationn": {"view": "altered"}}}, "there is no 'restorationn'"),
+        ("restoration", {"objectives": {"restoration": {"view": "clean"}}}, "no view is called 'clean'"),
+        ("restoration", {"network": {"unet": {"width": [4]}}}, "network.*width"),
+        ("restoration", {"from": "restoration"}, "builds on itself"),
+        ("transvw", {"words": None}, "words: is missing"),
+        ("transvw", {"words": {"encoder": "absent", "sizes_vox": [[8, 8, 8]]}}, "names the recipe 'absent'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_the_key(folder, name, changes, words):
+    edit(folder, name, **changes)
+    with pytest.raises(ValueError, match=words):
+        make_plan(folder / "tiny.yaml")
+
+
+def test_yaml_aliases_and_tags_are_refused(folder):
+    (folder / "tiny.yaml").write_text("a: &x [1]\nb: *x\n")
+    with pytest.raises(ValueError, match="anchors or aliases"):
+        make_plan(folder / "tiny.yaml")
+    (folder / "tiny.yaml").write_text("a: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ValueError, match="no valid YAML"):
+        make_plan(folder / "tiny.yaml")
+
+
+def test_a_missing_study_names_the_file(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.yaml: there is no such file"):
+        make_plan(tmp_path / "absent.yaml")
+
+
+def test_shards_do_not_move_when_a_scan_is_added():
+    shards = ("00", "01", "02", "03")
+    assert {shard_of(f"scan{number}", shards) for number in range(50)} == set(shards)
+    assert shard_of("scan1", shards) == shard_of("scan1", shards)
