@@ -208,6 +208,10 @@ class Objective(nn.Module):
     def forward(self, step: Step) -> Loss:
         raise NotImplementedError
 
+    def restored(self, step: Step) -> tuple[str, Tensor] | None:
+        """For pictures: the view instance and what the objective gives back of it, shaped as its target; None if it restores nothing."""
+        return None
+
     def update(self, step: Step) -> None:
         """Once after an accepted optimiser step, without gradients: queue, centre, bank."""
 

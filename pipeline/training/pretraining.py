@@ -16,6 +16,7 @@ from pipeline.plugins import load, only, settings
 from pipeline.recipe import Recipe, Study
 from pipeline.step import Context
 from pipeline.training.encoder import save_encoder
+from pipeline.training.examples import write_examples
 from pipeline.training.learner import Learner
 from pipeline.training.lease import lease
 from pipeline.training.loader import Loader
@@ -39,6 +40,7 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
         if run.start:
             loop.learner.start_from(where.run(run.start) / "model.safetensors")
         metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
+        write_examples(loop, folder / "examples.npz")
         write_json(folder / "metrics.json", metrics)
         save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity))
     return metrics
@@ -98,7 +100,7 @@ def _forget_other(folder: Path, identity: dict[str, Any]) -> None:
     card = folder / "run.json"
     if not card.exists() or {key: read_json(card).get(key) for key in identity} != identity:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json"):
+        for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json", "examples.npz"):
             (folder / name).unlink(missing_ok=True)
 
 
