@@ -7,29 +7,31 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import click
 import typer
+from typer.core import TyperGroup
+
+from pipeline import __version__
 
 VERBS = Path(__file__).parent / "verbs"
 
 
-class Verbs(click.Group):
+class Verbs(TyperGroup):
     """A command group whose commands are the files of a folder; listing them imports none."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: typer.Context) -> list[str]:
         return sorted(path.stem for path in VERBS.glob("*.py") if not path.stem.startswith("_"))
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: typer.Context, name: str) -> Any:
         if name not in self.list_commands(ctx):
             return None
         module = importlib.import_module(f"pipeline.verbs.{name}")
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(name=name, help=module.__doc__)(module.run)
-        return typer.main.get_command(app)
+        verb = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+        verb.command(name=name, help=module.__doc__)(module.run)
+        return typer.main.get_command(verb)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
         rows = [(name, _summary(VERBS / f"{name}.py")) for name in self.list_commands(ctx)]
         if not rows:
             return
@@ -42,23 +44,33 @@ def _summary(path: Path) -> str:
     return text.partition("\n")[0]
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="vesalius")
-def main() -> None:
+app = typer.Typer(cls=Verbs, add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vesalius {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
     """Vesalius: from a folder of scans to a pretrained 3D encoder and an honest transfer verdict."""
 
 
 def entry() -> Any:
     """Runs a verb; what the user can mend is one message and exit code 1, not a traceback (VESALIUS_DEBUG=1 shows it)."""
     try:
-        main(prog_name="vesalius", standalone_mode=True)
+        app(prog_name="vesalius")
     except (ValueError, OSError) as error:
         if os.environ.get("VESALIUS_DEBUG"):
             raise
-        click.echo(f"vesalius: {_words(error)}", err=True)
+        typer.echo(f"vesalius: {_words(error)}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        click.echo("vesalius: stopped; the same command continues where it was", err=True)
+        typer.echo("vesalius: stopped; the same command continues where it was", err=True)
         sys.exit(130)
 
 
