@@ -1,0 +1,159 @@
+"""A 3D U-Net (Ronneberger et al. 2015; Çiçek et al. 2016) whose features have a place: strided convolutions instead of pooling."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline import plugins
+from pipeline.step import Context, Features, Hide, LevelGeometry, Network, Want
+
+
+class Unet(Network):
+    """Levels of 3 x 3 x 3 convolutions; a stride of 2 leads down, a transposed convolution leads up.
+
+    A convolution of size 3, stride 2 and padding 1 is centred on input voxel 2j, so voxel j of level l lies at input index
+    2^l j, whatever the size; its transpose leads back to the same voxels, so odd sizes need no padding.
+    """
+
+    hides = frozenset({"none", "token"})
+
+    class Config(plugins.Config):
+        """Settings of the U-Net."""
+
+        channels: int | None = Field(None, ge=1, description="Channels of the input; default: those of the study.")
+        widths: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, description="Feature channels of each level, fine to coarse.")
+        blocks: int = Field(2, ge=1, description="Convolutions of each encoder level; the first of a level leads down to it.")
+        decoder_blocks: int = Field(1, ge=1, description="Convolutions of each decoder level.")
+        skips: bool = Field(
+            True,
+            description="Whether the decoder sees the encoder's finer levels. Without, all must pass the coarsest level; "
+            "the weights have the same names and shapes either way.",
+        )
+        norm: Literal["instance", "group"] = Field(
+            "instance", description="Statistics over a sample and one channel (instance) or `group_width` channels (group)."
+        )
+        group_width: int = Field(8, ge=1, description="Channels of a group; of no effect with norm: instance.")
+        norm_eps: float = Field(1e-5, gt=0, description="Added to the variance.")
+        slope: float = Field(0.01, ge=0, lt=1, description="Of leaky ReLU below zero.")
+
+    def __init__(self, config: Config, context: Context) -> None:
+        super().__init__()
+        if config.channels not in (None, context.channels):
+            raise ValueError(f"unet.channels: is {config.channels}, but the scans have {context.channels}; leave it out or mend `channels`")
+        self.config, self.skips, self.widths = config, config.skips, config.widths
+        self.dense_width = self.widths[0]
+        self.geometry = tuple(LevelGeometry((2**level,) * 3, (0.0,) * 3) for level in range(len(self.widths)))
+        self.mask_token = MaskToken(context.channels)
+        self.encoder = nn.ModuleList(self._stage(level, context.channels) for level in range(len(self.widths)))
+        self.decoder = nn.ModuleList(UpLevel(self.widths[level + 1], self.widths[level], config) for level in range(len(self.widths) - 1))
+
+    def forward(
+        self, x: Tensor, hidden: Tensor | None = None, hide: Hide = "none", want: frozenset[Want] = frozenset({"pooled"})
+    ) -> Features:
+        """x (B, channels, D, H, W); hidden (B, D, H, W) bool, which ``hide`` token replaces by a learned value a channel.
+
+        pooled (B, widths[-1]) float32 is the mean of the coarsest level; levels[l] (B, widths[l], ...) has size ceil(size / 2^l);
+        dense (B, widths[0], D, H, W) is the decoder's last. Only what is wanted is computed and given.
+        """
+        self._check(x, hide)
+        if hide == "token":
+            x = self.mask_token(x, hidden)
+        levels = []
+        for stage in self.encoder:
+            x = stage(x)
+            levels.append(x)
+        return Features(
+            pooled=x.float().mean((2, 3, 4)) if "pooled" in want else None,
+            levels=tuple(levels) if "levels" in want else (),
+            dense=self._decode(levels) if "dense" in want else None,
+        )
+
+    def encoder_keys(self) -> tuple[str, ...]:
+        return ("encoder.",)
+
+    def _stage(self, level: int, channels: int) -> nn.Sequential:
+        widths, before = self.widths, channels if level == 0 else self.widths[level - 1]
+        first = Block(before, widths[level], self.config, stride=1 if level == 0 else 2)
+        return nn.Sequential(first, *(Block(widths[level], widths[level], self.config) for _ in range(self.config.blocks - 1)))
+
+    def _decode(self, levels: list[Tensor]) -> Tensor:
+        x = levels[-1]
+        for up, fine in zip(reversed(self.decoder), reversed(levels[:-1]), strict=True):
+            x = up(x, fine.shape[2:], fine if self.skips else None)
+        return x
+
+    def _check(self, x: Tensor, hide: Hide) -> None:
+        if hide not in self.hides:
+            raise ValueError(f"unet: cannot hide voxels by {hide!r}; use a view that hides by one of {', '.join(sorted(self.hides))}")
+        stride = self.geometry[-1].stride[0]
+        if math.prod(-(-n // stride) for n in x.shape[2:]) < 2:
+            raise ValueError(
+                f"unet: crops of {tuple(x.shape[2:])} voxels leave one voxel at a stride of {stride}; use larger crops or fewer widths"
+            )
+
+
+class MaskToken(nn.Module):
+    """What the network sees where voxels are hidden: one learned value for each input channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(channels))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.value)
+
+    def forward(self, x: Tensor, hidden: Tensor | None) -> Tensor:
+        if hidden is None:
+            raise ValueError("unet: hide is 'token', but the view names no hidden voxels")
+        return torch.where(hidden[:, None], self.value.to(x.dtype)[:, None, None, None], x)
+
+
+class Block(nn.Module):
+    """Convolution, norm, leaky ReLU. No bias, since the norm would take it away again."""
+
+    def __init__(self, before: int, width: int, config: "Unet.Config", stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(before, width, 3, stride, 1, bias=False)
+        self.norm = make_norm(width, config)
+        self.slope = config.slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.norm(self.conv(x)), self.slope, inplace=True)
+
+
+class UpLevel(nn.Module):
+    """One decoder level: up to the finer grid, joined with the encoder's features there."""
+
+    def __init__(self, coarse: int, width: int, config: "Unet.Config") -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose3d(coarse, width, 3, 2, 1, bias=False)
+        self.join = Join(2 * width, width, 3, padding=1, bias=False)
+        self.norm = make_norm(width, config)
+        self.slope = config.slope
+        self.blocks = nn.Sequential(*(Block(width, width, config) for _ in range(config.decoder_blocks - 1)))
+
+    def forward(self, x: Tensor, shape: Sequence[int], skip: Tensor | None) -> Tensor:
+        joined = self.join(self.up(x, output_size=list(shape)), skip)
+        return self.blocks(F.leaky_relu(self.norm(joined), self.slope, inplace=True))
+
+
+class Join(nn.Conv3d):
+    """A convolution over [up, skip]; without a skip it uses only the weights of ``up``, so that the weights fit a U-Net with skips."""
+
+    def forward(self, up: Tensor, skip: Tensor | None) -> Tensor:
+        if skip is None:
+            return F.conv3d(up, self.weight[:, : up.shape[1]], padding=self.padding)
+        return super().forward(torch.cat([up, skip.to(up.dtype)], 1))
+
+
+def make_norm(width: int, config: "Unet.Config") -> nn.GroupNorm:
+    """Instance norm is written as a group norm of one channel a group: the same figures, faster on CPU."""
+    size = 1 if config.norm == "instance" else min(config.group_width, width)
+    if width % size:
+        raise ValueError(f"unet.group_width: {size} does not divide a width of {width}; choose a divisor of every width")
+    return nn.GroupNorm(width // size, width, eps=config.norm_eps)
