@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
+from pipeline.plugins import Config
 from pipeline.recipe import Initialisation, Recipe, Study, Task, read_config
 
 
@@ -213,10 +214,15 @@ def _plan_transfers(path: Path | str, study: Study, tasks: dict[str, Task], runs
             if initialisation.recipe and not wanted:
                 raise ValueError(f"{path}: initialisations.{name}.recipe: {initialisation.recipe!r} is not under `recipes`")
             built_on = tuple(run.run for run in wanted)
-            settings = [initialisation.model_dump(mode="json"), study.finetune.model_dump(mode="json"), task.model_dump(mode="json")]
+            settings = [_without_sizes(initialisation), _without_sizes(study.finetune), task.model_dump(mode="json")]
             transfer_hash = digest_of([settings, built_on, _data_settings(study)])[:10]
             transfers.append(Transfer(f"{task.name}-{name}-{transfer_hash}", task.name, name, built_on, initialisation.planned))
     return transfers
+
+
+def _without_sizes(value: Config) -> dict[str, Any]:
+    """Settings that every cell of a transfer shares: one more size or seed adds cells, and the finished ones stay what they are."""
+    return value.model_dump(mode="json", exclude={"num_labels", "seeds", "seeds_above"})
 
 
 def _comparisons(transfers: list[Transfer]) -> list[dict[str, Any]]:
