@@ -1,0 +1,49 @@
+"""Shift, scale, mirror, blur and low resolution of a crop as one small matrix for each axis.
+
+All of these are separable and linear: a row of a matrix says how one voxel of the view is mixed from the region's voxels along that axis.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.shapes import VoxelsBatch
+from pipeline.views._walk import alone
+
+
+def axis_matrix(first: Tensor, step: Tensor, blur_vox: Tensor, factor: Tensor, size: int, extent: int) -> Float[Tensor, "B size extent"]:
+    """Rows that sum to 1; all arguments (B,) float32.
+
+    Voxel j of the view lies at index ``first + step * j`` of the extent and is linearly interpolated, or smoothed by a Gaussian of
+    ``blur_vox`` where that is positive. With a ``factor`` above 1 only every factor-th place is sampled, and those between are
+    interpolated: an acquisition of larger spacing.
+    """
+    position = torch.arange(size, device=first.device)
+    node = (position / factor[:, None]).floor()
+    part = (position / factor[:, None] - node)[:, :, None]
+    near, far = node * factor[:, None], ((node + 1) * factor[:, None]).clamp(max=size - 1)
+    rows = [_kernel(first[:, None] + step[:, None] * place, blur_vox, extent) for place in (near, far)]
+    return torch.lerp(rows[0], rows[1], part)
+
+
+def mixed(voxels: VoxelsBatch, matrices: list[Tensor]) -> VoxelsBatch:
+    """(B, C, *extent) -> (B, C, *size) by one matrix (B, size, extent) along each axis."""
+    batch, channels, depth, height, width = voxels.shape
+    first, second, third = matrices
+    if alone(voxels) and channels == 1:
+        made = (first[0] @ voxels.reshape(depth, -1)).reshape(-1, height, width)
+        made = torch.matmul(made.reshape(-1, width), third[0].T).reshape(len(made), height, -1)
+        return torch.matmul(second[0], made)[None, None]
+    made = (first[:, None] @ voxels.flatten(3)).reshape(batch, channels, -1, height, width)
+    made = made @ third.transpose(1, 2)[:, None, None]
+    return second[:, None, None] @ made
+
+
+def _kernel(position: Tensor, blur_vox: Tensor, extent: int) -> Tensor:
+    """(B, size) positions -> (B, size, extent) weights."""
+    distance = position[:, :, None] - torch.arange(extent, device=position.device)
+    linear = (1.0 - distance.abs()).clamp(min=0.0)
+    sigma = blur_vox[:, None, None]
+    smooth = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)) ** 2)
+    smooth = smooth / smooth.sum(2, keepdim=True).clamp(min=1e-12)
+    return torch.where(sigma > 0, smooth, linear)

@@ -1,0 +1,48 @@
+"""Boxes that are painted over or kept: in-painting and out-painting (Zhou et al. 2019, Models Genesis)."""
+
+import torch
+from torch import Tensor
+
+from pipeline.keys import fold, integers, uniform
+from pipeline.shapes import MaskBatch
+
+BORDER_VOX = 3
+
+
+def draw_boxes(
+    keys: Tensor, size_vox: tuple[int, int, int], side: tuple[float, float], max_boxes: int, more: float, always: int
+) -> dict[str, Tensor]:
+    """low and high (B, max_boxes, 3) int64 of boxes, empty ones past a sample's number.
+
+    Sides are uniform between two shares of the crop's, at least 1; boxes stay ``BORDER_VOX`` off the border where there is room. After
+    the first ``always`` boxes each further one comes with probability ``more``, until the first that does not.
+    """
+    size = torch.tensor(size_vox, device=keys.device)
+    smallest = (size * side[0]).floor().to(torch.int64).clamp(min=1)
+    largest = torch.maximum((size * side[1]).floor().to(torch.int64), smallest)
+    sides = integers(fold(keys, "sides"), smallest, largest + 1, max_boxes, 3)
+    border = ((size - sides) // 2).clamp(0, BORDER_VOX)
+    low = integers(fold(keys, "lows"), border, size - sides - border + 1, max_boxes, 3)
+    there = uniform(fold(keys, "number"), max_boxes) < more
+    there[:, :always] = True
+    there = there.to(torch.int64).cumprod(1)[:, :, None]
+    return {"low": low, "high": low + sides * there}
+
+
+def box_mask(low: Tensor, high: Tensor, size_vox: tuple[int, int, int]) -> MaskBatch:
+    """(B, n, 3) bounds -> (B, D, H, W) bool: voxels in any of the boxes."""
+    if low.device.type == "cpu" and len(low) == 1:
+        mask = torch.zeros(1, *size_vox, dtype=torch.bool)
+        for (a, b, c), (d, e, f) in zip(low[0].tolist(), high[0].tolist(), strict=True):
+            mask[:, a:d, b:e, c:f] = True
+        return mask
+    mask = torch.zeros(len(low), *size_vox, dtype=torch.bool, device=low.device)
+    for box in range(low.shape[1]):
+        first, second, third = (_between(low[:, box, axis], high[:, box, axis], size_vox[axis]) for axis in range(3))
+        mask |= first[:, :, None, None] & second[:, None, :, None] & third[:, None, None, :]
+    return mask
+
+
+def _between(low: Tensor, high: Tensor, size: int) -> Tensor:
+    position = torch.arange(size, device=low.device)
+    return (position >= low[:, None]) & (position < high[:, None])

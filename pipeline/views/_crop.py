@@ -1,0 +1,65 @@
+"""The centred crop of a region: normalised voxels, where they lie, and which of them lie inside the volume."""
+
+import torch
+from torch import Tensor
+
+from pipeline.shapes import AffineBatch, MaskBatch, VoxelsBatch
+from pipeline.step import Region
+
+
+def low_of(region: Region, margin_vox: tuple[int, int, int] = (0, 0, 0)) -> tuple[int, int, int]:
+    """Region index where the centred crop begins, grown by a margin on each side."""
+    low = tuple(n - m for n, m in zip(region.low_vox(), margin_vox, strict=True))
+    assert min(low) >= 0, f"the region {tuple(region.voxels.shape[2:])} is smaller than the view's extent_vox"
+    return low
+
+
+def normalised(region: Region, margin_vox: tuple[int, int, int] = (0, 0, 0)) -> VoxelsBatch:
+    """(B, C, *size + 2 margin) float32 in [0, 1]: (stored - window_low) / (window_high - window_low), clamped."""
+    cut = region.voxels
+    for axis, (low, size, margin) in enumerate(zip(low_of(region, margin_vox), region.size_vox, margin_vox, strict=True)):
+        cut = cut.narrow(axis + 2, low, size + 2 * margin)
+    low, high = region.window[:, :, None, None, None, :].unbind(-1)
+    return cut.to(torch.float32, memory_format=torch.contiguous_format, copy=True).sub_(low).div_(high - low).clamp_(0.0, 1.0)
+
+
+def affine_at(region: Region, first_vox: Tensor, step_vox: Tensor) -> AffineBatch:
+    """(B, 4, 4) affine of a view whose voxel j lies at region index ``first_vox + step_vox * j``; both (B, 3) float64."""
+    affine = region.affine.clone()
+    affine[:, :3, 3] = region.affine[:, :3, 3] + (region.affine[:, :3, :3] @ first_vox[:, :, None])[:, :, 0]
+    affine[:, :3, :3] = region.affine[:, :3, :3] * step_vox[:, None, :]
+    return affine
+
+
+def crop_affine(region: Region) -> AffineBatch:
+    """(B, 4, 4) affine of the centred crop."""
+    low = torch.tensor(low_of(region), dtype=torch.float64, device=region.affine.device).expand(len(region.affine), 3)
+    return affine_at(region, low, torch.ones_like(low))
+
+
+def crop_valid(region: Region) -> MaskBatch:
+    """(B, *size) voxels of the centred crop that lie inside the volume."""
+    places = []
+    for axis, (low, size) in enumerate(zip(low_of(region), region.size_vox, strict=True)):
+        index = torch.arange(low, low + size, device=region.inside.device)
+        places.append(along(index[None], axis))
+    return inside_places(region, places)
+
+
+def along(values: Tensor, axis: int) -> Tensor:
+    """(B, n) -> (B, n, 1, 1), (B, 1, n, 1) or (B, 1, 1, n)."""
+    return values.reshape(len(values), *(-1 if a == axis else 1 for a in range(3)))
+
+
+def inside_places(region: Region, places: list[Tensor]) -> MaskBatch:
+    """Where the voxel nearest to a place is one of the volume's: three region indices that broadcast to (B, D, H, W)."""
+    found = []
+    for axis, place in enumerate(places):
+        low, high = region.inside[:, axis, :, None, None, None].unbind(1)
+        found.append((place >= low - 0.5) & (place < high - 0.5))
+    return found[0] & found[1] & found[2]
+
+
+def share(mask: MaskBatch) -> Tensor:
+    """(B,) share of a mask's voxels that are set."""
+    return mask.flatten(1).sum(1, dtype=torch.float32) / mask[0].numel()
