@@ -2,9 +2,9 @@
 
 A body is told from air by a threshold: -500 HU in CT; else Otsu's (1979) on cube roots, which keeps dim tissue (PET, MR at a
 coil's far end) above it. A field of view that shows no air (a crop inside the head) has no outline to be found, only bright tissue in
-darker tissue. So an outline is believed only if air surrounds it: the threshold lies in the darkest fifth of the range of values
-(not asked of CT, whose air is known), at least half of the voxels on the volume's twelve edges lie outside, and at least 2 % of the
-volume inside. Otherwise the whole volume is the body.
+darker tissue. So an outline is believed only if air surrounds it: what lies below the threshold has its mean in the darkest tenth of the
+range of values (not asked of CT, whose air is known), at least half of the voxels on the volume's twelve edges lie outside, and at
+least 2 % of the volume inside. Otherwise the whole volume is the body.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy import ndimage
 from anatomy.grid import Grid
 
 AIR_HU = -500.0
-MAX_AIR = 0.2
+MAX_AIR = 0.1
 MIN_EDGE_AIR = 0.5
 MIN_BODY = 0.02
 COARSE_VOX = 128
@@ -24,15 +24,16 @@ COARSE_VOX = 128
 def body_mask(voxels: np.ndarray, modality: str = "MR") -> np.ndarray:
     """voxels (D, H, W) of physical values in RAS order -> (D, H, W) bool, one filled component without the table.
 
-    Large volumes are thresholded at block means of at most 128 along an axis, so the outline is exact to a block.
+    Large volumes are thresholded at block means of at most 128 along an axis, smoothed over 3, so the outline is exact to a block.
     """
     factors = tuple(-(-n // COARSE_VOX) for n in voxels.shape)
-    coarse = _block_means(voxels, factors)
+    coarse = ndimage.uniform_filter(_block_means(voxels, factors), 3)
     low, high = np.percentile(coarse, (0.5, 99.5))
     threshold = AIR_HU if modality == "CT" else otsu(coarse)
-    if modality != "CT" and threshold - low > MAX_AIR * (high - low):
+    above = coarse > threshold
+    if modality != "CT" and np.mean(coarse[~above] - low) > MAX_AIR * (high - low):
         return np.ones(voxels.shape, dtype=bool)
-    mask = _outline(coarse > threshold)
+    mask = _outline(above)
     if mask.mean() < MIN_BODY or 1.0 - _edges(mask).mean() < MIN_EDGE_AIR:
         return np.ones(voxels.shape, dtype=bool)
     for axis, factor in enumerate(factors):
