@@ -47,6 +47,11 @@ class MaskedRestoration(Objective):
             }
             return Loss(mean_over(squared, hidden & batch.valid), metrics=metrics)
 
+    def restored(self, step: Step) -> tuple[str, Tensor] | None:
+        if self.config.patch_vox:
+            return None  # normalised patches are no picture
+        return self.config.view, torch.sigmoid(self.head(step.student[self.config.view][0].dense))
+
     def _hidden(self, batch: ViewBatch) -> Tensor:
         hidden = batch.altered if batch.hidden is None else batch.hidden
         if hidden is None:

@@ -44,6 +44,9 @@ class Restoration(Objective):
             loss = mean_over(error, weights)
             return Loss(loss, metrics=errors(difference.detach(), altered, batch.valid))
 
+    def restored(self, step: Step) -> tuple[str, Tensor]:
+        return self.config.view, torch.sigmoid(self.head(step.student[self.config.view][0].dense))
+
 
 def errors(difference: Tensor, altered: Tensor, valid: Tensor) -> dict[str, Any]:
     """Mean squared error on altered and on unaltered valid voxels (0 where there are none), and the share that is altered."""

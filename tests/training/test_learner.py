@@ -15,6 +15,7 @@ import torch
 from pipeline.files import digest
 from pipeline.recipe import Recipe
 from pipeline.step import Context
+from pipeline.training.examples import write_examples
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader, body_matrix, resized
 from pipeline.training.pretraining import make_loop
@@ -127,6 +128,16 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(study, tmp_path):
     assert plain[0] == plain[1]
 
 
+def test_examples_show_what_was_restored(study, tmp_path):
+    loop = loop_of(study, RECIPE, tmp_path / "a", steps=2)
+    loop.run({"run": "a"})
+    assert write_examples(loop, tmp_path / "examples.npz")
+    with np.load(tmp_path / "examples.npz") as data:
+        assert {name: value.shape for name, value in data.items()} == {name: (2, 16, 16) for name in ("target", "shown", "restored")}
+        assert data["target"].std() > 0
+        assert not np.array_equal(data["target"], data["shown"])
+
+
 def test_a_signal_saves_and_ends_with_75_and_nothing_is_lost(study, tmp_path):
     loop = loop_of(study, RECIPE, tmp_path / "stopped")
     step = loop.step
@@ -153,7 +164,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_ten_in_a_row_end_the_run(s
 
     def poisoned(region, **when):
         result = backward(region, **when)
-        loop.trained[0].grad.fill_(float("nan"))
+        next(p for p in loop.trained if p.grad is not None).grad.fill_(float("nan"))
         return result
 
     loop.learner.backward = poisoned
