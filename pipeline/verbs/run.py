@@ -1,0 +1,209 @@
+"""Run a study from its scans to its report; killed or stopped at any moment, the same command continues.
+
+Plans the study, ends what a killed run of it left behind, and calls Snakemake. At the end it prints the seconds of each stage, the
+verdict, the report's path and the command that opens the dashboard. Arguments after -- go to Snakemake.
+
+\b
+Examples:
+  vesalius run configs/studies/demo.yaml
+  vesalius run configs/studies/hippocampus.yaml --data scans --cores 2
+  vesalius run configs/studies/demo.yaml --profile workflow/profiles/slurm
+  vesalius run configs/studies/demo.yaml -- --dry-run
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "VESALIUS_RUN"
+PATIENCE_S = 60
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's YAML, such as configs/studies/demo.yaml.")],
+    extra: Annotated[list[str] | None, typer.Argument(metavar="-- SNAKEMAKE ARGUMENTS", help="Passed on as they are.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder that {data} stands for; default: the study's own.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder that holds the folders of all studies.")] = Path("results"),
+    cores: Annotated[str, typer.Option(help="CPU cores to use at once, or all.")] = "all",
+    profile: Annotated[Path, typer.Option(help="Snakemake profile.")] = ROOT / "workflow" / "profiles" / "default",
+) -> None:
+    from pipeline.recipe import read_yaml
+
+    begun = time.monotonic()
+    where = results / str(read_yaml(study).get("name", study.stem.replace("-", "_")))
+    chosen = ["--data", data] if data is not None else []
+    _must([sys.executable, "-m", "pipeline", "plan", str(study), "--results", str(results), "--refresh", *chosen])
+    settings = [f"study={study}", f"results={results}", *([f"data={data}"] if data is not None else [])]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(profile)]
+    command += ["--cores", cores, "--nolock", "--rerun-incomplete", "--config", *settings, *(extra or [])]
+    with _owning(where) as token:
+        code = _supervise(command, {**os.environ, TOKEN: token})
+    if code:
+        typer.echo(f"vesalius: the study is not finished; logs are in {where / 'logs'}, and the same command continues", err=True)
+        raise typer.Exit(code)
+    if not {"-n", "--dry-run", "--dryrun", "--lint"} & set(extra or []):
+        _summary(where, time.monotonic() - begun)
+
+
+def _must(command: list[str]) -> None:
+    """Runs a command that explains itself when it fails."""
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise typer.Exit(code)
+
+
+@contextmanager
+def _owning(where: Path) -> Iterator[str]:
+    """This process owns the study's run. Children carry a token, so that a successor finds what outlived a killed owner."""
+    import psutil
+
+    from pipeline.files import read_json, write_json
+
+    path = where / "owner.json"
+    if path.exists():
+        owner = read_json(path)
+        if _alive(owner["pid"], owner["started"]):
+            raise ValueError(f"{where}: process {owner['pid']} is running this study; wait for it or end it")
+        _end_leftovers(owner["token"])
+    token = secrets.token_hex(8)
+    write_json(path, {"pid": os.getpid(), "started": psutil.Process().create_time(), "token": token})
+    try:
+        yield token
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _alive(pid: int, started: float) -> bool:
+    import psutil
+
+    try:
+        return abs(psutil.Process(pid).create_time() - started) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _end_leftovers(token: str) -> None:
+    """Ends the processes of a killed run, oldest first; a training among them writes a checkpoint before it goes."""
+    import psutil
+
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(TOKEN) == token and process.name() not in ("bash", "sh", "tee"):
+                left.append((process.create_time(), process))
+        except (psutil.Error, OSError):
+            continue
+    ended = [process for _, process in sorted(left, key=lambda item: item[0])]
+    for process in ended:
+        _signal(process, signal.SIGTERM)
+    if ended:
+        typer.echo(f"run: ending {len(ended)} processes that a killed run left behind", err=True)
+    for process in psutil.wait_procs(ended, timeout=PATIENCE_S)[1]:
+        _signal(process, signal.SIGKILL)
+
+
+def _signal(process: Any, number: int) -> None:
+    import psutil
+
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _supervise(command: list[str], environment: dict[str, str]) -> int:
+    """Runs Snakemake in a process group of its own; Ctrl-C and SIGTERM reach all of it, once, as an interrupt."""
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        try:
+            os.killpg(child.pid, signal.SIGINT)
+        except ProcessLookupError:
+            return
+
+    old = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return child.wait()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _summary(where: Path, seconds: float) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=140, highlight=False)
+    stages = Table("stage", "jobs", "seconds", "peak memory", title="Stages", title_justify="left", box=SIMPLE)
+    for name, jobs, stage_s, peak_mib in stage_costs(where / "benchmarks"):
+        stages.add_row(name, str(jobs), f"{stage_s:.1f}", f"{peak_mib:.0f} MiB")
+    console.print(stages)
+    if (where / "verdict.tsv").exists():
+        console.print(_verdict(where / "verdict.tsv"))
+    console.print(f"this call took {seconds:.0f} s")
+    if (where / "report.html").exists():
+        console.print(f"report:     {where / 'report.html'}", soft_wrap=True)
+    if (where / "mlflow.db").exists():
+        console.print(f"dashboard:  {dashboard(where)}", soft_wrap=True)
+
+
+def stage_costs(benchmarks: Path) -> list[tuple[str, int, float, float]]:
+    """(stage, jobs, seconds over all jobs, peak memory of one job in MiB), in the order in which they ended."""
+    import csv
+
+    stages: dict[str, list[tuple[float, float]]] = {}
+    for path in sorted(benchmarks.rglob("*.tsv"), key=lambda path: path.stat().st_mtime_ns):
+        name = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        with path.open() as handle:
+            rows = list(csv.DictReader(handle, delimiter="\t"))
+        stages.setdefault(name, []).extend((float(row["s"]), _number(row["max_rss"])) for row in rows)
+    return [(name, len(jobs), sum(job[0] for job in jobs), max(job[1] for job in jobs)) for name, jobs in stages.items() if jobs]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:  # a job shorter than the first measurement
+        return 0.0
+
+
+def _verdict(path: Path) -> Any:
+    import csv
+
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    with path.open() as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    table = Table(*(rows[0] if rows else ()), title="Verdict", title_justify="left", box=SIMPLE)
+    for row in rows:
+        table.add_row(*(_short(value) for value in row.values()))
+    return table
+
+
+def _short(text: str) -> str:
+    try:
+        return text if text.lstrip("-").isdigit() else f"{float(text):.3f}"
+    except ValueError:
+        return text
+
+
+def dashboard(where: Path) -> str:
+    """The command that opens MLflow's page on a study's store."""
+    server = Path(sys.executable).parent / "mlflow"
+    shown = server.relative_to(Path.cwd()) if server.is_relative_to(Path.cwd()) else server
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shown} server --backend-store-uri sqlite:///{where / 'mlflow.db'} --host 127.0.0.1"
