@@ -5,6 +5,8 @@ from torch import Tensor
 
 from pipeline.keys import fold, integers, uniform
 from pipeline.shapes import MaskBatch
+from pipeline.views._crop import vector
+from pipeline.views._walk import alone
 
 BORDER_VOX = 3
 
@@ -17,9 +19,9 @@ def draw_boxes(
     Sides are uniform between two shares of the crop's, at least 1; boxes stay ``BORDER_VOX`` off the border where there is room. After
     the first ``always`` boxes each further one comes with probability ``more``, until the first that does not.
     """
-    size = torch.tensor(size_vox, device=keys.device)
-    smallest = (size * side[0]).floor().to(torch.int64).clamp(min=1)
-    largest = torch.maximum((size * side[1]).floor().to(torch.int64), smallest)
+    shortest = [max(1, int(n * side[0])) for n in size_vox]
+    size, smallest = vector(size_vox, keys), vector(shortest, keys)
+    largest = vector([max(least, int(n * side[1])) for least, n in zip(shortest, size_vox, strict=True)], keys)
     sides = integers(fold(keys, "sides"), smallest, largest + 1, max_boxes, 3)
     border = ((size - sides) // 2).clamp(0, BORDER_VOX)
     low = integers(fold(keys, "lows"), border, size - sides - border + 1, max_boxes, 3)
@@ -31,7 +33,7 @@ def draw_boxes(
 
 def box_mask(low: Tensor, high: Tensor, size_vox: tuple[int, int, int]) -> MaskBatch:
     """(B, n, 3) bounds -> (B, D, H, W) bool: voxels in any of the boxes."""
-    if low.device.type == "cpu" and len(low) == 1:
+    if alone(low):
         mask = torch.zeros(1, *size_vox, dtype=torch.bool)
         for (a, b, c), (d, e, f) in zip(low[0].tolist(), high[0].tolist(), strict=True):
             mask[:, a:d, b:e, c:f] = True

@@ -1,5 +1,7 @@
 """The centred crop of a region: normalised voxels, where they lie, and which of them lie inside the volume."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def affine_at(region: Region, first_vox: Tensor, step_vox: Tensor) -> AffineBatc
 
 def crop_affine(region: Region) -> AffineBatch:
     """(B, 4, 4) affine of the centred crop."""
-    low = torch.tensor(low_of(region), dtype=torch.float64, device=region.affine.device).expand(len(region.affine), 3)
+    low = vector(low_of(region), region.affine).expand(len(region.affine), 3)
     return affine_at(region, low, torch.ones_like(low))
 
 
@@ -44,6 +46,11 @@ def crop_valid(region: Region) -> MaskBatch:
         index = torch.arange(low, low + size, device=region.inside.device)
         places.append(along(index[None], axis))
     return inside_places(region, places)
+
+
+def vector(values: Sequence[float], like: Tensor) -> Tensor:
+    """(n,) of another tensor's type, made on its device: a copy from the host would wait for the GPU."""
+    return torch.cat([torch.full((1,), value, dtype=like.dtype, device=like.device) for value in values])
 
 
 def along(values: Tensor, axis: int) -> Tensor:

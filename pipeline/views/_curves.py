@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.shapes import VoxelsBatch
+from pipeline.views._walk import slabs
 
 NUM_LEVELS = 1024
 NUM_POINTS = 512
@@ -35,11 +36,19 @@ def curves(control: Float[Tensor, "B C 4"], invert: Bool[Tensor, "B C"]) -> Curv
 
 def bend(voxels: VoxelsBatch, table: Curves) -> VoxelsBatch:
     """Voxels in [0, 1] through each channel's own table, linear between its entries."""
+    bent = torch.empty_like(voxels)
+    for part in slabs(voxels, voxels.shape[2:]):
+        bent[:, :, part] = _bent(voxels[:, :, part], table)
+    return bent
+
+
+def _bent(voxels: VoxelsBatch, table: Curves) -> VoxelsBatch:
     position = voxels * NUM_LEVELS
     index = position.to(torch.int32)
     part = position.sub_(index)
-    if table.shape[0] * table.shape[1] > 1:
-        row = torch.arange(table.shape[0] * table.shape[1], device=table.device, dtype=torch.int32) * table.shape[2]
+    rows = table.shape[0] * table.shape[1]
+    if rows > 1:
+        row = torch.arange(rows, device=table.device, dtype=torch.int32) * table.shape[2]
         index += row.reshape(*table.shape[:2], 1, 1, 1)
     index, flat = index.flatten(), table.reshape(-1)
     low, high = flat[:-1].index_select(0, index), flat[1:].index_select(0, index)

@@ -1,8 +1,9 @@
 """Local shuffling: voxels permuted inside small boxes, exactly and without a loop over boxes.
 
-Models Genesis (Zhou et al. 2019) shuffles 10,000 boxes of sides 1 to a tenth of the crop one after the other. Here each axis is cut at random into
-pieces of those lengths, so that boxes of every shape tile the crop, and each box is shuffled with a given probability: the sizes are the paper's,
-and a setting says which share of the crop is shuffled. Permutations come from a fixed table, rotated by a random number.
+Models Genesis (Zhou et al. 2019) shuffles 10,000 boxes of sides 1 to a tenth of the crop one after the other. Here each axis is
+cut at random into pieces of those lengths, so that boxes of every shape tile the crop, and each box is shuffled with a given
+probability: the sizes are the paper's, and a setting says which share of the crop is shuffled. Permutations come from a fixed
+table, rotated by a random number.
 """
 
 import math
@@ -14,7 +15,7 @@ from pipeline.keys import bits, fold, key, uniform
 from pipeline.shapes import VoxelsBatch
 from pipeline.views._walk import take
 
-_PERMUTATIONS = 4
+_PERMUTATIONS = 4  # of each shape of box, times its voxels by rotation; a power of two
 
 
 class Shuffle:
@@ -24,8 +25,7 @@ class Shuffle:
         self.size_vox, self.share = size_vox, share
         self.sides = tuple(min(n, max(2, int(n * side))) for n in size_vox)
         self.pieces = [_pieces(n, side) for n, side in zip(size_vox, self.sides, strict=True)]
-        table, base = _table(self.sides, size_vox)
-        self._tables = {torch.device("cpu"): (table, base)}
+        self._tables = {torch.device("cpu"): (*_table(self.sides, size_vox), *self.pieces)}
 
     def draw(self, keys: Tensor) -> dict[str, Tensor]:
         """order (B, pieces of all axes) float32; boxes (B, boxes) int64: which boxes are shuffled and how."""
@@ -39,10 +39,11 @@ class Shuffle:
     def tiling(self, order: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For each axis: lengths (B, pieces), and for each voxel of the axis its piece, its index in it, and the piece's first voxel."""
         found, first = [], 0
-        for piece, size in zip(self.pieces, self.size_vox, strict=True):
+        _, _, *pieces = self._on(order.device)
+        for piece, size in zip(pieces, self.size_vox, strict=True):
             rank = order[:, first : first + len(piece)].argsort(dim=1, stable=True)
             first += len(piece)
-            ends = piece.to(order.device)[rank].cumsum(1)
+            ends = piece[rank].cumsum(1)
             clipped = ends.clamp(max=size)
             begins = torch.nn.functional.pad(clipped, (1, 0))[:, :-1]
             position = torch.arange(size, device=order.device)
@@ -65,26 +66,26 @@ class Shuffle:
         entry = start.reshape(-1, height * width).index_select(0, rows).reshape(batch, depth, height, width)
         entry.addcmul_(in_d[:, :, None, None].to(torch.int32), layer[:, None])
         corner = (low_h[:, :, None] * width + low_w[:, None, :]).to(torch.int32)
-        table, _ = self._on(order.device)
+        table, *_ = self._on(order.device)
         source = table.index_select(0, entry.flatten()).reshape(entry.shape)
         return source.add_(corner[:, None]).add_((low_d * (height * width)).to(torch.int32)[:, :, None, None])
 
     def _starts(self, boxes: Tensor, *lengths: Tensor) -> Tensor:
         """(B, boxes along D, H, W) int32: where in the table each box's permutation begins."""
-        (a, b, c), (_, base) = lengths, self._on(boxes.device)
+        (a, b, c), (_, base, *_) = lengths, self._on(boxes.device)
         a, b, c = (length.clamp(min=1) for length in (a[:, :, None, None], b[:, None, :, None], c[:, None, None, :]))
         shape = ((a - 1) * self.sides[1] + (b - 1)) * self.sides[2] + (c - 1)
         begin, count = base[shape], a * b * c
         boxes = boxes.reshape(shape.shape)
-        which = ((boxes >> 24 & 0xFFFFFF) * (_PERMUTATIONS * count)) >> 24
-        moved = begin + count + which // count * (2 * count) + which % count
+        rotation = ((boxes >> 24 & 0xFFFFFF) * count) >> 24
+        moved = begin + count * (1 + 2 * (boxes >> 48 & (_PERMUTATIONS - 1))) + rotation
         shuffled = (boxes & 0xFFFFFF).to(torch.float32) < self.share * 0x1000000
         return torch.where(shuffled, moved, begin).to(torch.int32)
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Table, base and pieces, copied to a device once."""
         if device not in self._tables:
-            table, base = self._tables[torch.device("cpu")]
-            self._tables[device] = (table.to(device), base.to(device))
+            self._tables[device] = tuple(tensor.to(device) for tensor in self._tables[torch.device("cpu")])
         return self._tables[device]
 
 

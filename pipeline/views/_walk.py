@@ -4,7 +4,7 @@ On a CPU temporaries of a whole batch leave the caches and are faulted in anew e
 can be skipped; on a GPU a loop over samples and a look at a drawn value both stall the device.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,10 @@ from torch import Tensor
 
 from pipeline.shapes import VoxelsBatch
 from pipeline.step import Region, View, ViewBatch
+
+_TENSORS = ("voxels", "affine", "valid", "target", "altered", "hidden", "warp_mm")
+
+_SLAB_VOX = 1 << 15
 
 
 class BatchedView(View):
@@ -25,8 +29,13 @@ class BatchedView(View):
         count = len(region.voxels)
         if region.voxels.device.type != "cpu" or count == 1:
             return self.at_once(region, drawn)
-        walked = [self.at_once(_sample(region, b), {name: value[b : b + 1] for name, value in drawn.items()}) for b in range(count)]
-        return tuple(_joined(parts) for parts in zip(*walked, strict=True))
+        joined: tuple[ViewBatch, ...] = ()
+        for b in range(count):
+            views = self.at_once(_sample(region, b), {name: value[b : b + 1] for name, value in drawn.items()})
+            joined = joined or tuple(_room_for(view, count) for view in views)
+            for whole, view in zip(joined, views, strict=True):
+                _place(whole, view, b)
+        return joined
 
 
 def where_chosen(chosen: Tensor, voxels: VoxelsBatch, change: Callable[[VoxelsBatch], VoxelsBatch]) -> VoxelsBatch:
@@ -41,11 +50,19 @@ def alone(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and len(tensor) == 1
 
 
+def slabs(tensor: Tensor, size_vox: Sequence[int]) -> list[slice]:
+    """Runs of a crop's slices that stay in the caches together; on a GPU or for a batch, all slices at once."""
+    step = max(1, _SLAB_VOX // (size_vox[1] * size_vox[2])) if alone(tensor) else size_vox[0]
+    return [slice(first, min(first + step, size_vox[0])) for first in range(0, size_vox[0], step)]
+
+
 def take(values: Tensor, index: Tensor) -> Tensor:
     """(B, C, N) values at (B, M) int32 indices -> (B, C, M)."""
-    if len(values) == 1:
-        return values.index_select(2, index[0])
-    return torch.gather(values, 2, index.to(torch.int64)[:, None].expand(-1, values.shape[1], -1))
+    if len(values) > 1:
+        return torch.gather(values, 2, index.to(torch.int64)[:, None].expand(-1, values.shape[1], -1))
+    # Selecting from a vector is several times faster than along the last axis of an array.
+    taken = [channel.index_select(0, index[0]) for channel in values[0]]
+    return taken[0][None, None] if len(taken) == 1 else torch.stack(taken)[None]
 
 
 def _sample(region: Region, b: int) -> Region:
@@ -53,12 +70,19 @@ def _sample(region: Region, b: int) -> Region:
     return replace(region, voxels=region.voxels[one], window=region.window[one], affine=region.affine[one], inside=region.inside[one])
 
 
-def _joined(parts: tuple[ViewBatch, ...]) -> ViewBatch:
-    first = parts[0]
-    tensors = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("voxels", "affine", "valid", "target", "altered", "hidden", "warp_mm")
-        if getattr(first, name) is not None
-    }
-    answers = {name: torch.cat([part.answers[name] for part in parts]) for name in first.answers}
-    return replace(first, **tensors, answers=answers)
+def _room_for(view: ViewBatch, count: int) -> ViewBatch:
+    """A view of ``count`` samples, to be filled."""
+
+    def room(tensor: Tensor) -> Tensor:
+        return tensor.new_empty(count, *tensor.shape[1:])
+
+    tensors = {name: room(getattr(view, name)) for name in _TENSORS if getattr(view, name) is not None}
+    return replace(view, **tensors, answers={name: room(value) for name, value in view.answers.items()})
+
+
+def _place(whole: ViewBatch, view: ViewBatch, b: int) -> None:
+    for name in _TENSORS:
+        if getattr(view, name) is not None:
+            getattr(whole, name)[b] = getattr(view, name)[0]
+    for name, value in view.answers.items():
+        whole.answers[name][b] = value[0]

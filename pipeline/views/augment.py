@@ -1,7 +1,7 @@
 """Independently augmented crops of one region, for contrast.
 
-Chen et al. 2020 (SimCLR) in 3D, with the intensity changes of nnU-Net's augmentation (Isensee et al. 2021) and no flips: a flip moves a structure to
-the other side of the body.
+Chen et al. 2020 (SimCLR) in 3D, with the intensity changes of nnU-Net's augmentation (Isensee et al. 2021) and no flips: a flip
+moves a structure to the other side of the body.
 """
 
 import math
@@ -17,7 +17,7 @@ from pipeline.keys import fold, integers, uniform
 from pipeline.shapes import VoxelsBatch
 from pipeline.step import Region, ViewBatch
 from pipeline.views._axes import axis_matrix, mixed
-from pipeline.views._crop import affine_at, along, inside_places, low_of, normalised, share
+from pipeline.views._crop import affine_at, along, inside_places, low_of, normalised, share, vector
 from pipeline.views._noise import normal_noise
 from pipeline.views._walk import BatchedView, where_chosen
 
@@ -95,15 +95,14 @@ class Augment(BatchedView):
         }
 
     def _crop(self, region: Region, wide: VoxelsBatch, one: Mapping[str, Tensor]) -> ViewBatch:
-        size, margin = torch.tensor(region.size_vox), torch.tensor(self._margin_vox())
-        size, margin = size.to(wide.device), margin.to(wide.device)
+        margin, low = self._margin_vox(), low_of(region, self._margin_vox())
         step = one["scale"][:, None].repeat(1, 3)
         step[:, 0] = torch.where(one["mirrored"], -step[:, 0], step[:, 0])
-        middle = (size - 1) / 2
-        first = margin + middle + one["shift"] - step * middle
+        middle = vector([(n - 1) / 2 for n in region.size_vox], step)
+        first = vector(margin, step) + middle + one["shift"] - step * middle
         axes = range(3)
         matrices = [axis_matrix(first[:, a], step[:, a], one["blur"], one["factor"], region.size_vox[a], wide.shape[a + 2]) for a in axes]
-        start = first + torch.tensor(low_of(region, self._margin_vox()), device=wide.device)
+        start = first + vector(low, step)
         places = [along(start[:, a, None] + step[:, a, None] * torch.arange(region.size_vox[a], device=wide.device), a) for a in axes]
         valid = inside_places(region, places)
         return ViewBatch(

@@ -1,6 +1,6 @@
 """What a restoration sees: a crop with its intensities bent, its voxels shuffled, parts painted over, its shape deformed.
 
-Zhou et al. 2019 (Models Genesis), whose chained transforms and probabilities are the defaults; Haghighi et al. 2021 (TransVW): one of the four.
+Zhou et al. 2019 (Models Genesis): the transforms, and their chained probabilities as defaults; Haghighi et al. 2021 (TransVW): one of four.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from pipeline.views._crop import along, crop_affine, crop_valid, inside_places, 
 from pipeline.views._curves import bend, curves
 from pipeline.views._noise import uniform_noise
 from pipeline.views._shuffle import Shuffle
-from pipeline.views._walk import BatchedView, alone, where_chosen
+from pipeline.views._walk import BatchedView, alone, slabs, where_chosen
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -31,8 +31,9 @@ SAME = 1e-6
 class Corrupt(BatchedView):
     """The corrupted crop, and as target the crop before: voxels = out- or in-painting(non-linear(shuffle(elastic(crop)))).
 
-    ``altered``: voxels that differ from the target by more than 1e-6. ``answers["visible"]`` (B,): share of voxels that are inside the volume and not
-    painted over. With elastic deformation ``warp_mm`` says where voxels really come from: voxel v shows the place ``affine @ v + warp_mm[v]``.
+    ``altered``: voxels that differ from the target by more than 1e-6. ``answers["visible"]`` (B,): share of voxels that are inside the
+    volume and not painted over. With elastic deformation ``warp_mm`` (B, 3, D, H, W) says where voxels come from: voxel v shows the
+    place ``affine @ v + warp_mm[v]``; the target too if ``elastic_target``. Without any it is None.
     """
 
     class Config(plugins.Config):
@@ -103,7 +104,7 @@ class Corrupt(BatchedView):
             affine=crop_affine(region),
             valid=valid,
             target=target,
-            altered=((voxels - target).abs_() > SAME).any(1),
+            altered=_differs(voxels, target),
             warp_mm=warp_mm,
             answers={"visible": share(valid & ~painted)},
         )
@@ -137,15 +138,12 @@ class Corrupt(BatchedView):
         crop = wide[(..., *(slice(m, m + n) for m, n in zip(self.margin_vox, size, strict=True)))].contiguous()
         if alone(wide) and not bool(chosen):
             return crop, crop, valid, torch.zeros(1, 3, *size)
-        spacing = region.affine[:, :3, :3].norm(dim=1).to(torch.float32)
-        field = _elastic.displacement_mm(
-            drawn["knots"] * chosen[:, None, None, None, None],
-            size, spacing, config.elastic_mean_mm, config.elastic_smooth_mm, self.margin_vox,
-        )  # fmt: skip
-        shown = _elastic.displaced(wide, field, spacing, config.elastic_axes)
-        warp_mm = _elastic.world_mm(field, region.affine, spacing)
+        knots = drawn["knots"] * chosen[:, None, None, None, None]
+        shown, warp_mm = _elastic.deformed(
+            wide, knots, region.affine, size, config.elastic_mean_mm, config.elastic_smooth_mm, self.margin_vox
+        )
         if config.elastic_target:
-            return shown, shown, self._valid_after(region, field, spacing, valid), warp_mm
+            return shown, shown, self._valid_after(region, warp_mm, valid), warp_mm
         return crop, shown, valid, warp_mm
 
     def _painted(self, drawn: Mapping[str, Tensor]) -> MaskBatch:
@@ -162,18 +160,25 @@ class Corrupt(BatchedView):
         new = fill[:, :, None, None, None] if self.config.fill == "constant" else uniform_noise(fill, tuple(voxels.shape[1:]))
         return torch.where(painted[:, None], new, voxels)
 
-    def _valid_after(self, region: Region, field_mm: Tensor, spacing_mm: Tensor, valid: MaskBatch) -> MaskBatch:
+    def _valid_after(self, region: Region, warp_mm: Tensor, valid: MaskBatch) -> MaskBatch:
         """Voxels whose displaced place lies inside the volume."""
         if alone(valid) and self._surrounded(region):
             return valid
         low = low_of(region)
-        places = []
-        for axis, size in enumerate(self.context.size_vox):
-            index = torch.arange(low[axis], low[axis] + size, device=valid.device)
-            places.append(field_mm[:, axis] / spacing_mm[:, axis, None, None, None] + along(index[None], axis))
-        return inside_places(region, places)
+        shift = torch.einsum("bij,bjdhw->bidhw", torch.linalg.inv(region.affine[:, :3, :3]).to(torch.float32), warp_mm)
+        index = [torch.arange(first, first + size, device=valid.device)[None] for first, size in zip(low, valid.shape[1:], strict=True)]
+        return inside_places(region, [shift[:, axis] + along(index[axis], axis) for axis in range(3)])
 
     def _surrounded(self, region: Region) -> bool:
         low = torch.tensor(low_of(region, self.margin_vox))
         high = low + torch.tensor(self.extent_vox())
         return bool((region.inside[0, :, 0] <= low).all() and (region.inside[0, :, 1] >= high).all())
+
+
+def _differs(voxels: VoxelsBatch, target: VoxelsBatch) -> MaskBatch:
+    """Where any channel differs."""
+    found = torch.empty(len(voxels), *voxels.shape[2:], dtype=torch.bool, device=voxels.device)
+    for part in slabs(voxels, voxels.shape[2:]):
+        differs = (voxels[:, :, part] - target[:, :, part]).abs_() > SAME
+        found[:, part] = differs[:, 0] if differs.shape[1] == 1 else differs.any(1)
+    return found
