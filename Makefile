@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo constraints/gpu.txt || echo constraints/cpu.txt)
+TORCH_INDEX := $(if $(findstring cpu,$(CONSTRAINTS)),--extra-index-url https://download.pytorch.org/whl/cpu)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 STAMP := $(VENV)/set-up
 
 .PHONY: demo test setup lint clean
@@ -21,6 +23,7 @@ lint: setup
 	$(BIN)/snakemake --lint
 
 # Installs once: again only when pyproject.toml, the constraints or the kind of machine changed; anew when the checkout was moved.
+# PyTorch comes first and alone, so that its own index is asked for no other package.
 setup:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Vesalius needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -29,7 +32,7 @@ setup:
 		echo "Setting up $(VENV) with $(CONSTRAINTS); this takes a few minutes, once"; \
 		case "$$known" in *" in $(CURDIR)") anew= ;; *) anew=--clear ;; esac; \
 		$(PYTHON) -m venv $$anew $(VENV) && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[test]' && \
+		$(PIP) --no-deps $(TORCH_INDEX) torch && $(PIP) --editable '.[test]' && \
 		echo "$$wanted" > $(STAMP); \
 	fi
 

@@ -1,0 +1,103 @@
+"""The DAG: what runs, in which order, and what wakes what. The rules are real, the verbs are stand-ins."""
+
+import fcntl
+import json
+import os
+
+TRAINING = {"pretrain r-s0-aa", "pretrain w-s0-bb", "pretrain c-s0-c1"}
+
+
+def test_everything_runs_once_and_after_what_it_needs(once):
+    _, calls = once
+    place = {call: number for number, call in enumerate(calls)}
+    assert len(calls) == len(place) == 18
+    for first, second in (
+        ("sample", "index"),
+        ("index", "preprocess 00"),
+        ("preprocess 01", "split"),
+        ("split", "pretrain r-s0-aa"),
+        ("pretrain r-s0-aa", "embed r-s0-aa"),
+        ("embed r-s0-aa", "discover r-s0-words"),
+        ("discover r-s0-words", "pretrain w-s0-bb"),
+        ("pretrain r-s0-aa", "pretrain c-s0-c1"),
+        ("pretrain w-s0-bb", "finetune organ-w-x"),
+        ("finetune organ-scratch-x", "verdict"),
+        ("verdict", "report"),
+        ("report", "mirror"),
+    ):
+        assert place[first] < place[second]
+
+
+def test_a_second_call_does_nothing(finished):
+    code, output, calls = finished.snakemake()
+    assert (code, calls) == (0, [])
+    assert "Nothing to be done" in output
+
+
+def test_a_touched_file_that_changed_nothing_wakes_index_and_split_only(finished):
+    os.utime(finished.root / "scans" / "00-one")
+    code, output, calls = finished.snakemake()
+    assert code == 0, output
+    assert calls == ["index", "split"]
+
+
+def test_a_new_scan_wakes_its_shard_and_what_reads_the_manifest(finished):
+    (finished.root / "scans" / "01-three").write_text("new")
+    code, output, calls = finished.snakemake()
+    assert code == 0, output
+    assert calls[:3] == ["index", "preprocess 01", "split"]
+    assert TRAINING <= set(calls)
+
+
+def test_an_edited_recipe_wakes_its_own_runs_only(finished):
+    before = (finished.folder / "runs" / "r-s0-aa" / "encoder.safetensors").stat().st_mtime_ns
+    finished.plan(hash_of_c="c2")
+    code, output, calls = finished.snakemake()
+    assert code == 0, output
+    assert calls == ["pretrain c-s0-c2", "finetune organ-c-c2", "verdict", "report", "mirror"]
+    assert (finished.folder / "runs" / "r-s0-aa" / "encoder.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_version_wakes_every_stage(finished):
+    plan = json.loads((finished.folder / "plan.json").read_text())
+    (finished.folder / "plan.json").write_text(json.dumps({**plan, "version": "2"}))
+    code, output, _ = finished.snakemake("--dry-run")
+    assert code == 0
+    assert "params have changed" in output.lower()
+
+
+def test_a_dry_run_from_nothing_shows_every_stage(fresh):
+    code, output, calls = fresh.snakemake("--dry-run")
+    assert (code, calls) == (0, [])
+    for stage in ("sample", "index", "preprocess", "split", "pretrain", "embed", "discover", "lexicon", "finetune", "verdict", "report"):
+        assert f"\n{stage} " in output
+
+
+def test_a_second_snakemake_on_the_same_study_is_refused(finished):
+    os.utime(finished.root / "scans" / "00-one")
+    with open(finished.folder / ".lease", "a") as lease:
+        fcntl.flock(lease, fcntl.LOCK_EX)
+        code, output, calls = finished.snakemake("--nolock")
+    assert (code, calls) == (1, [])
+    assert "another snakemake works on this study" in output
+
+
+def test_a_wrong_config_key_is_refused(fresh):
+    code, output, _ = fresh.snakemake("--dry-run", config=["dta=scans"])
+    assert code == 1
+    assert "--config dta: is no key" in output
+
+
+def test_a_machine_with_a_gpu_trains_one_at_a_time(fresh):
+    code, output, _ = fresh.snakemake("--dry-run", config=["gpus=4"])
+    assert code == 0
+    assert "gpu=1" in output
+    code, output, calls = fresh.snakemake("--until", "pretrain", config=["gpus=4"])
+    assert code == 0, output
+    assert "Provided resources: gpu=1" in output
+    assert set(calls) >= {"pretrain r-s0-aa"}
+
+
+def test_lint_finds_nothing(fresh):
+    code, output, _ = fresh.snakemake("--lint")
+    assert code == 0, output
