@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ class Unet(Network):
         decoder_blocks: int = Field(1, ge=1, description="Convolutions of each decoder level.")
         skips: bool = Field(
             True,
-            description="Whether the decoder sees the encoder's finer levels. Without, all must pass the coarsest level; "
+            description="Whether the encoder's finer levels are added in the decoder. Without, all must pass the coarsest level; "
             "the weights have the same names and shapes either way.",
         )
         norm: Literal["instance", "group"] = Field(
@@ -118,7 +119,7 @@ class Block(nn.Module):
 
     def __init__(self, before: int, width: int, config: "Unet.Config", stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(before, width, 3, stride, 1, bias=False)
+        self.conv = Convolution(before, width, 3, stride, 1, bias=False)
         self.norm = make_norm(width, config)
         self.slope = config.slope
 
@@ -127,28 +128,42 @@ class Block(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One decoder level: up to the finer grid, joined with the encoder's features there."""
+    """One decoder level: up to the finer grid, where the encoder's features are added.
+
+    Added, not concatenated (as in SegResNet, Myronenko 2018): a fifth faster, as good on few labels, and the same weights without skips.
+    """
 
     def __init__(self, coarse: int, width: int, config: "Unet.Config") -> None:
         super().__init__()
-        self.up = nn.ConvTranspose3d(coarse, width, 3, 2, 1, bias=False)
-        self.join = Join(2 * width, width, 3, padding=1, bias=False)
-        self.norm = make_norm(width, config)
-        self.slope = config.slope
-        self.blocks = nn.Sequential(*(Block(width, width, config) for _ in range(config.decoder_blocks - 1)))
+        self.up = Transposed(coarse, width, 3, 2, 1, bias=False)
+        self.blocks = nn.Sequential(*(Block(width, width, config) for _ in range(config.decoder_blocks)))
 
     def forward(self, x: Tensor, shape: Sequence[int], skip: Tensor | None) -> Tensor:
-        joined = self.join(self.up(x, output_size=list(shape)), skip)
-        return self.blocks(F.leaky_relu(self.norm(joined), self.slope, inplace=True))
+        x = self.up(x, output_size=list(shape))
+        return self.blocks(x if skip is None else x + skip)
 
 
-class Join(nn.Conv3d):
-    """A convolution over [up, skip]; without a skip it uses only the weights of ``up``, so that the weights fit a U-Net with skips."""
+class Convolution(nn.Conv3d):
+    """A convolution that keeps to float32 where bfloat16 cannot be trusted."""
 
-    def forward(self, up: Tensor, skip: Tensor | None) -> Tensor:
-        if skip is None:
-            return F.conv3d(up, self.weight[:, : up.shape[1]], padding=self.padding)
-        return super().forward(torch.cat([up, skip.to(up.dtype)], 1))
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False) if thin(x) else nullcontext():
+            return super().forward(x.float() if thin(x) else x)
+
+
+class Transposed(nn.ConvTranspose3d):
+    """Its transpose, likewise."""
+
+    def forward(self, x: Tensor, output_size: list[int]) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False) if thin(x) else nullcontext():
+            return super().forward(x.float() if thin(x) else x, output_size=output_size)
+
+
+def thin(x: Tensor) -> bool:
+    """Whether a CPU tensor has an axis of one or two voxels: there oneDNN's bfloat16 weight gradient (seen in PyTorch 2.13 with
+    AVX512_BF16) reads memory that nobody wrote, gives NaN now and then, and for single voxels may crash. Float32 is sound.
+    """
+    return x.device.type == "cpu" and min(x.shape[2:]) <= 2
 
 
 def make_norm(width: int, config: "Unet.Config") -> nn.GroupNorm:

@@ -29,17 +29,6 @@ def test_without_skips_the_decoder_sees_only_the_coarsest_level(build):
     assert not torch.equal(network._decode(levels), network._decode(changed))
 
 
-def test_with_zero_skip_weights_a_join_equals_one_without_a_skip(build):
-    network = build("unet")
-    for up in network.decoder:
-        with torch.no_grad():
-            up.join.weight[:, up.join.weight.shape[1] // 2 :] = 0
-    x = torch.rand(1, 1, 15, 16, 17)
-    expected = network(x, want=DENSE).dense
-    network.skips = False
-    torch.testing.assert_close(network(x, want=DENSE).dense, expected, atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("voxel", [(20, 21, 22), (23, 20, 21)])
 def test_a_dense_feature_is_centred_on_its_own_voxel(voxel, build, set_linear, place_of):
     network = set_linear(build("unet"))
