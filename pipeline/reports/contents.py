@@ -113,15 +113,6 @@ def lexicon_figures(plan: Plan, where: StudyFolder) -> list[dict[str, Any]]:
     return found
 
 
-def verdict_section(where: StudyFolder) -> dict[str, Any] | None:
-    """The verdict's table and everything that stands beside it."""
-    if not where.verdict.exists():
-        return None
-    beside = where.root / "verdict.json"
-    table = pd.read_csv(where.verdict, sep="\t", dtype={"num_labels": str}, keep_default_na=True)
-    return {"table": table, "beside": read_json(beside) if beside.exists() else {}}
-
-
 def _labelled(group: pd.DataFrame) -> int:
     return sum(bool(json.loads(labels or "{}")) for labels in group["labels"])
 
