@@ -37,6 +37,22 @@ class Fingerprint:
     sketch: np.ndarray
     thumbnail: np.ndarray
 
+    def packed(self) -> np.ndarray:
+        """(n,) uint8: digest, thumbnail and sketch in this order."""
+        parts = (
+            np.frombuffer(bytes.fromhex(self.digest), dtype=np.uint8),
+            self.thumbnail.ravel(),
+            self.sketch.astype("<u8").view(np.uint8),
+        )
+        return np.concatenate(parts)
+
+    @classmethod
+    def unpacked(cls, data: np.ndarray | bytes) -> Fingerprint:
+        """The inverse of ``packed``."""
+        raw = np.frombuffer(bytes(data), dtype=np.uint8)
+        end = 32 + THUMBNAIL**3
+        return cls(raw[:32].tobytes().hex(), raw[end:].view("<u8"), raw[32:end].reshape((THUMBNAIL,) * 3))
+
 
 def fingerprint(volume: Volume, body: np.ndarray) -> Fingerprint:
     """Of a canonical volume as it was read, before it is resampled; body (D, H, W) bool. Thumbnail and sketch see the first channel."""

@@ -1,7 +1,9 @@
 """Resampling: one separable linear filter, which widens where the grid gets coarser and so does not alias.
 
-Along each axis an output voxel is the mean of input voxels with triangle weights of half-width max(1, new spacing / old spacing)
-input voxels. Everything is element-wise float32 arithmetic in a fixed order: the same bytes on every machine and thread count.
+Along each axis an output voxel is the mean of the linear interpolant over sqrt(s^2 - 1) input voxels, where s is new spacing / old spacing:
+so much box has to be added to a box of one voxel to get the variance of one of s voxels. Where the grid gets finer this is plain
+linear interpolation; either way a slope in mm is kept exactly. Everything is element-wise float32 arithmetic in a fixed order: the same
+bytes on every machine and thread count.
 """
 
 from __future__ import annotations
@@ -96,11 +98,23 @@ def _taps(num_old: int, num_new: int, old_mm: float, new_mm: float) -> Taps:
         return None
     scale = new_mm / old_mm
     centre = (num_old - 1) / 2 + (np.arange(num_new) - (num_new - 1) / 2) * scale
-    half = max(1.0, scale)
-    index = np.ceil(centre - half)[:, None].astype(np.int64) + np.arange(int(np.floor(2 * half)) + 1)
-    weight = np.clip(1.0 - np.abs(index - centre[:, None]) / half, 0.0, None)
+    width = np.sqrt(max(scale**2 - 1.0, 0.0))
+    reach = 1.0 + width / 2
+    index = np.ceil(centre - reach)[:, None].astype(np.int64) + np.arange(int(np.floor(2 * reach)) + 1)
+    away = centre[:, None] - index
+    if width > 1e-3:
+        weight = (_hat_integral(away + width / 2) - _hat_integral(away - width / 2)) / width
+    else:
+        weight = np.clip(1.0 - np.abs(away), 0.0, None)
     clamped = np.clip(index, 0, num_old - 1)  # past the end the last voxel goes on
     return clamped, (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _hat_integral(position: np.ndarray) -> np.ndarray:
+    """Of max(0, 1 - |x|), from minus infinity."""
+    left = np.clip(position, -1.0, 0.0)
+    right = np.clip(position, 0.0, 1.0)
+    return (1.0 + left) ** 2 / 2 + right - right**2 / 2
 
 
 def _part(taps: Taps, box: slice, size: int) -> tuple[slice, slice, Taps]:

@@ -5,6 +5,7 @@
 - ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 32^3 in chunks of at most 128^3, a channel each;
 - ``<scan_id>.body.b2nd``: (D, H, W) uint8, 1 inside the body;
 - ``<scan_id>.<task>.labels.b2nd``: (D, H, W) uint8;
+- ``<scan_id>.fingerprint.b2nd``: bytes by which twins are found (``volumes.fingerprint``), if the writer has them;
 - ``<scan_id>.json``: shape, spacing_mm, affine, window_low, window_high, slope, inter, what else the writer says, and ``files``: the
   sha256 of each of the files above. It is removed first and written last, so a scan without it is not there.
 
@@ -42,9 +43,18 @@ class Store:
         self._lock = threading.Lock()
 
     def write(
-        self, scan_id: str, voxels: np.ndarray, body: np.ndarray, meta: Mapping[str, Any], labels: Mapping[str, np.ndarray] | None = None
+        self,
+        scan_id: str,
+        voxels: np.ndarray,
+        body: np.ndarray,
+        meta: Mapping[str, Any],
+        labels: Mapping[str, np.ndarray] | None = None,
+        fingerprint: np.ndarray | None = None,
     ) -> None:
-        """voxels (C, D, H, W) int16, body (D, H, W) bool, labels by task (D, H, W) uint8. Replaces whatever was there."""
+        """voxels (C, D, H, W) int16, body (D, H, W) bool, labels by task (D, H, W) uint8, fingerprint (n,) uint8.
+
+        Replaces whatever was there.
+        """
         if voxels.dtype != np.int16 or voxels.ndim != 4 or body.shape != voxels.shape[1:]:
             raise ValueError(f"{scan_id}: voxels must be (C, D, H, W) int16 and body (D, H, W), not {voxels.shape} and {body.shape}")
         missing = [key for key in _NEEDED if key not in meta]
@@ -53,6 +63,8 @@ class Store:
         self.remove(scan_id)
         files = {"": self._write_array(self._path(scan_id, ""), voxels)}
         files["body"] = self._write_array(self._path(scan_id, "body"), body.astype(np.uint8))
+        if fingerprint is not None:
+            files["fingerprint"] = self._write_array(self._path(scan_id, "fingerprint"), fingerprint)
         for task, values in sorted((labels or {}).items()):
             files[f"{task}.labels"] = self._write_labels(scan_id, task, values, voxels.shape)
         write_json(self._meta_path(scan_id), {**meta, "shape": list(voxels.shape), "files": files})
@@ -82,6 +94,10 @@ class Store:
         """Ids of all whole scans, sorted."""
         return iter(sorted(path.stem for path in self.root.glob("??/*.json")))
 
+    def names(self) -> set[str]:
+        """Ids that have any file, whole or not, finished or temporary."""
+        return {path.name.lstrip(".").partition(".")[0] for path in self.root.glob("??/*")}
+
     def meta(self, scan_id: str) -> dict[str, Any]:
         """What ``<scan_id>.json`` says; an absent scan is a ``ValueError``."""
         if scan_id not in self._metas:
@@ -110,6 +126,10 @@ class Store:
     def labels(self, scan_id: str, task: str) -> np.ndarray:
         """(D, H, W) uint8."""
         return self._open(scan_id, f"{task}.labels")[:]
+
+    def fingerprint(self, scan_id: str) -> np.ndarray:
+        """(n,) uint8."""
+        return self._open(scan_id, "fingerprint")[:]
 
     def crop(self, scan_id: str, low: Sequence[int], size: Sequence[int], fill: int | Sequence[int] | None = None) -> np.ndarray:
         """(C, *size) int16 that begins at index ``low`` (3,); what lies outside is ``fill``, by default each channel's ``window_low``."""
@@ -160,9 +180,9 @@ class Store:
         return self._write_array(self._path(scan_id, f"{task}.labels"), labels)
 
     def _write_array(self, path: Path, array: np.ndarray) -> str:
-        chunks = tuple(min(n, CHUNK) for n in array.shape[-3:])
-        blocks = tuple(min(n, BLOCK) for n in chunks)
-        ones = (1,) * (array.ndim - 3)
+        chunks = tuple(min(n, CHUNK) for n in array.shape[-3:]) if array.ndim >= 3 else array.shape
+        blocks = tuple(min(n, BLOCK) for n in chunks) if array.ndim >= 3 else array.shape
+        ones = (1,) * max(0, array.ndim - 3)
         cparams = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
         packed = blosc2.asarray(np.ascontiguousarray(array), chunks=ones + chunks, blocks=ones + blocks, cparams=cparams)
         write_bytes(path, packed.to_cframe())

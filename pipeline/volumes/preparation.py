@@ -1,0 +1,135 @@
+"""From a checked volume to what the store holds: body, crop, grid, int16, labels, fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from anatomy.body import body_box_mm, body_mask
+from anatomy.grid import Grid
+from pipeline.volumes.fingerprint import Fingerprint, fingerprint
+from pipeline.volumes.intensity import to_stored
+from pipeline.volumes.resample import resample, resample_labels, resample_mask, target_grid
+from pipeline.volumes.volume import Volume
+
+MIN_VOXELS = 8001
+MIN_SLICES = 4
+MIN_VALUES = 16  # fewer distinct ones are a mask or a label map
+MAX_EQUAL = 0.995
+MARGIN_VOX = 2
+
+
+class LowInformationError(ValueError):
+    """A volume in which there is nothing to learn."""
+
+
+class LabelsOffGridError(ValueError):
+    """Labels that don't lie where their image lies, or hold no labels."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Arguments of ``Store.write``."""
+
+    voxels: np.ndarray
+    body: np.ndarray
+    meta: dict[str, Any]
+    labels: dict[str, np.ndarray]
+    fingerprint: Fingerprint
+
+
+def guess_modality(voxels: np.ndarray) -> str:
+    """Of files that don't say it: values far below 0 are Hounsfield units of air."""
+    return "CT" if float(voxels.min()) < -500 else "MR"
+
+
+def prepare(
+    volume: Volume,
+    modalities: tuple[str, ...],
+    labels: Mapping[str, Volume],
+    spacing_mm: tuple[float, float, float] | Literal["native"],
+    crop_body: bool = True,
+    window_hu: tuple[float, float] = (-1000.0, 1000.0),
+    percentiles: tuple[float, float] = (0.5, 99.5),
+) -> Prepared:
+    """``modalities`` names one a channel; the body is that of the first channel. Labels are volumes of one channel by task.
+
+    Raises LowInformationError, and LabelsOffGridError that names the task.
+    """
+    volume = volume.canonical()
+    masks = {task: _label_mask(task, mask, volume.grid) for task, mask in sorted(labels.items())}
+    check_information(volume)
+    body = body_mask(volume.voxels[0], modalities[0])
+    prints = fingerprint(volume, body)
+    box = body_box_mm(body, volume.grid)
+    low, high = _kept(body, masks) if crop_body else ((0, 0, 0), volume.grid.shape)
+    window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    native = volume.cropped(low, high)
+    grid = target_grid(native.grid, spacing_mm)
+    stored_body = resample_mask(body[window], native.grid, grid)
+    small = resample(native, grid)
+    try:
+        voxels, contract = to_stored(
+            small, stored_body if stored_body.any() else np.ones(grid.shape, bool), modalities, window_hu, percentiles
+        )
+    except ValueError as error:
+        raise LowInformationError(str(error)) from error
+    resampled = {task: resample_labels(np.ascontiguousarray(mask[window]), native.grid, grid) for task, mask in masks.items()}
+    meta = {
+        "spacing_mm": list(grid.spacing_mm),
+        "affine": grid.affine.ravel().tolist(),
+        "modalities": list(modalities),
+        "window_low": list(contract.window_low),
+        "window_high": list(contract.window_high),
+        "slope": list(contract.slope),
+        "inter": list(contract.inter),
+        "body_low_mm": box[0].tolist(),
+        "body_high_mm": box[1].tolist(),
+        "digest": prints.digest,
+        "label_values": {task: np.unique(mask).tolist() for task, mask in resampled.items()},
+    }
+    return Prepared(voxels, stored_body, meta, resampled, prints)
+
+
+def check_information(volume: Volume) -> None:
+    """Each channel must hold a picture, or LowInformationError says what it holds instead."""
+    if min(volume.grid.shape) < MIN_SLICES or np.prod(volume.grid.shape) < MIN_VOXELS:
+        raise LowInformationError(
+            f"has {' x '.join(map(str, volume.grid.shape))} voxels; at least {MIN_SLICES} slices and {MIN_VOXELS} are needed"
+        )
+    for channel in volume.voxels:
+        values, counts = np.unique(channel, return_counts=True)
+        if len(values) < MIN_VALUES:
+            raise LowInformationError(f"has only {len(values)} different values: it is constant, or a mask")
+        if counts.max() > MAX_EQUAL * channel.size:
+            raise LowInformationError(f"{counts.max() / channel.size:.1%} of its voxels have one value")
+
+
+def _label_mask(task: str, labels: Volume, grid: Grid) -> np.ndarray:
+    labels = labels.canonical()
+    if not labels.grid.same_place(grid):
+        where = f"{labels.grid.shape} voxels of {_rounded(labels.grid.spacing_mm)} mm from {_rounded(labels.grid.affine[:3, 3])}"
+        image = f"{grid.shape} of {_rounded(grid.spacing_mm)} mm from {_rounded(grid.affine[:3, 3])}"
+        raise LabelsOffGridError(f"labels of task {task} lie on another grid than their image: {where}, the image {image}")
+    values = labels.voxels[0]
+    mask = values.astype(np.uint8)
+    if labels.num_channels != 1 or not np.array_equal(mask, values):
+        raise LabelsOffGridError(f"labels of task {task} must be whole numbers from 0 to 255 in one channel")
+    return mask
+
+
+def _kept(body: np.ndarray, masks: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Index box of the body and every label, with a margin: cropping never takes a label away."""
+    wanted = body.copy()
+    for mask in masks.values():
+        wanted |= mask > 0
+    spans = [np.flatnonzero(wanted.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    low = tuple(max(0, int(span[0]) - MARGIN_VOX) for span in spans)
+    return low, tuple(min(n, int(span[-1]) + 1 + MARGIN_VOX) for span, n in zip(spans, body.shape, strict=True))
+
+
+def _rounded(values: Any) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)
