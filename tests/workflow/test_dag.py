@@ -46,7 +46,7 @@ def test_a_new_scan_wakes_its_shard_and_what_reads_the_manifest(finished):
     code, output, calls = finished.snakemake()
     assert code == 0, output
     assert calls[:3] == ["index", "preprocess 01", "split"]
-    assert TRAINING <= set(calls)
+    assert set(calls) >= TRAINING
 
 
 def test_an_edited_recipe_wakes_its_own_runs_only(finished):
@@ -94,7 +94,7 @@ def test_a_machine_with_a_gpu_trains_one_at_a_time(fresh):
     assert "gpu=1" in output
     code, output, calls = fresh.snakemake("--until", "pretrain", config=["gpus=4"])
     assert code == 0, output
-    assert "Provided resources: gpu=1" in output
+    assert 'Provided resources: gpu=Resource("gpu", 1)' in output
     assert set(calls) >= {"pretrain r-s0-aa"}
 
 

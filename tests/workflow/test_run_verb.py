@@ -1,0 +1,89 @@
+"""`vesalius run`: one owner a study, leftovers of a killed owner, and what is printed at the end."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.files import read_json, write_json
+from pipeline.verbs import run as verb
+
+GONE = {"pid": 2**22 - 1, "started": 1.0, "token": "of-a-killed-run"}
+
+
+def sleeper(token):
+    """A process that an owner with this token would have started."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, verb.TOKEN: token})
+
+
+def test_an_owner_is_known_while_it_works_and_not_afterwards(tmp_path):
+    with verb._owning(tmp_path) as token:
+        owner = read_json(tmp_path / "owner.json")
+        assert (owner["pid"], owner["token"]) == (os.getpid(), token)
+    assert not (tmp_path / "owner.json").exists()
+
+
+def test_a_study_that_somebody_runs_is_refused(tmp_path):
+    with verb._owning(tmp_path), pytest.raises(ValueError, match="is running this study"), verb._owning(tmp_path):
+        pass
+
+
+def test_what_a_killed_owner_left_behind_is_ended_and_nothing_else(tmp_path):
+    left, other = sleeper(GONE["token"]), sleeper("of-another-run")
+    try:
+        write_json(tmp_path / "owner.json", GONE)
+        with verb._owning(tmp_path):
+            assert not psutil.pid_exists(left.pid) or left.poll() is not None
+            assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+        left.kill()
+        left.wait()
+
+
+def test_a_process_number_that_was_given_to_another_process_is_no_owner(tmp_path):
+    write_json(tmp_path / "owner.json", {**GONE, "pid": os.getpid()})
+    with verb._owning(tmp_path) as token:
+        assert token != GONE["token"]
+
+
+def test_the_exit_code_of_snakemake_comes_back():
+    assert verb._supervise([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
+
+
+def test_an_interrupt_reaches_the_whole_group(tmp_path):
+    ready = tmp_path / "ready"
+    child = (
+        f"import time\ntry:\n    open({str(ready)!r}, 'w').close(); time.sleep(600)\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
+    )
+
+    def interrupt():
+        while not ready.exists():
+            pass
+        os.kill(os.getpid(), verb.signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert verb._supervise([sys.executable, "-c", child], dict(os.environ)) == 130
+
+
+def test_costs_are_summed_by_stage_in_the_order_of_their_end(tmp_path):
+    head = "s\th:m:s\tmax_rss\n"
+    for number, (name, row) in enumerate(
+        (("index.tsv", "1.5\t0:00:01\t-\n"), ("pretrain/b.tsv", "10\t0:00:10\t900.5\n"), ("pretrain/a.tsv", "20\t0:00:20\t800\n"))
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(head + row)
+        os.utime(path, (number, number))
+    assert verb.stage_costs(tmp_path) == [("index", 1, 1.5, 0.0), ("pretrain", 2, 30.0, 900.5)]
+
+
+def test_the_dashboard_command_names_the_store_of_the_study():
+    command = verb.dashboard(Path("results/demo"))
+    assert command.startswith("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false ")
+    assert "--backend-store-uri sqlite:///results/demo/mlflow.db --host 127.0.0.1" in command
