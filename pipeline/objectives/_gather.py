@@ -1,6 +1,9 @@
 """Samples of all ranks in one batch, for losses that couple samples."""
 
-import torch.distributed
+from typing import Any
+
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -10,8 +13,22 @@ def gather(values: Tensor) -> Tensor:
     Differentiable: every rank computes the loss of the whole batch, and the gradient of this rank's samples is summed over the
     ranks. Averaging the parameters' gradients over the ranks afterwards then gives the gradient of one process with all samples.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()) or torch.distributed.get_world_size() == 1:
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return values
-    from torch.distributed.nn.functional import all_gather
+    return Gathered.apply(values.contiguous())
 
-    return torch.cat(all_gather(values.contiguous()))
+
+class Gathered(torch.autograd.Function):
+    """torch.distributed's own all_gather has no backward."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, values)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
