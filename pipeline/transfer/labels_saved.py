@@ -26,7 +26,7 @@ class LabelsSaved:
 def labels_saved(
     num_labels: Sequence[int], dice: np.ndarray, target: float, drawn_dice: np.ndarray, drawn_target: np.ndarray, num_all: int
 ) -> LabelsSaved:
-    """num_labels (N,) ascending; dice (N,), target: the means; drawn_dice (draws, N), drawn_target (draws,): those of each bootstrap draw."""
+    """num_labels (N,) ascending; dice (N,), target: the means; drawn_dice (draws, N), drawn_target (draws,): of each bootstrap draw."""
     reached = _first_reached(num_labels, np.asarray(dice, dtype=np.float64)[None], np.array([target]))[0]
     drawn = _first_reached(num_labels, drawn_dice, drawn_target)
     saved = np.where(np.isfinite(drawn), 1 - drawn / num_all, -np.inf)

@@ -39,3 +39,10 @@ def case_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
     count = known.sum(axis=axis)
     total = np.where(known, values, 0.0).sum(axis=axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def mean_dice(scores: Mapping[str, Mapping[str, float | None]]) -> float:
+    """Mean over cases of each case's mean over its classes (None is an empty class); 0 if no case has a figure."""
+    table = np.array([[np.nan if dice is None else dice for dice in classes.values()] for classes in scores.values()], dtype=np.float64)
+    means = case_mean(table)
+    return float(np.nanmean(means)) if np.isfinite(means).any() else 0.0
