@@ -14,6 +14,7 @@ Examples:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -45,18 +46,26 @@ def run(
 
 
 def _push(folder: Path, others: tuple[Any, ...]) -> bool:
-    """One push; a store that cannot be reached is one line, since nothing depends on it."""
-    from pipeline.files import write_json
+    """One push, in turn: `--follow` and a single push at the same moment would both create what is new."""
     from pipeline.plan import read_plan
-    from pipeline.tracking.mirror import Mirror
 
     plan, where = read_plan(folder)
+    with (where.root / ".mirror").open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        return _push_now(plan, where, others)
+
+
+def _push_now(plan: Any, where: Any, others: tuple[Any, ...]) -> bool:
+    """A store that cannot be reached is one line, since nothing depends on it."""
+    from pipeline.files import write_json
+    from pipeline.tracking.mirror import Mirror
+
     try:
         mirror = Mirror(plan, where, plan.study["tracking"]["uri"])
         points = mirror.push(others)
     except Exception as error:  # MLflow's client raises its own, requests' and SQLAlchemy's errors alike
         typer.echo(
-            f"mirror: the MLflow store was not reached ({type(error).__name__}); the next `vesalius mirror {folder}` pushes what is missing",
+            f"mirror: the MLflow store was not reached ({type(error).__name__}); `vesalius mirror {where.root}` pushes what is missing",
             err=True,
         )
         write_json(where.root / "mirror.json", {"complete": False})
