@@ -51,6 +51,12 @@ class Moco(Objective):
         exclude_same_subject: bool = Field(
             True, description="Keys of the query's own subject are no negatives: they may show the same place."
         )
+        prune_above: float | None = Field(
+            None,
+            gt=-1,
+            le=1,
+            description="Keys whose cosine to the query reaches this are no negatives: likely the same anatomy; null: none.",
+        )
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)
@@ -102,7 +108,10 @@ class Moco(Objective):
     def _logits(self, query: Tensor, key: Tensor, queue: Tensor, masked: Tensor) -> Tensor:
         """(B, 1 + K): the positive first."""
         with torch.autocast(query.device.type, enabled=False):
-            negatives = (query @ queue.T).masked_fill(masked, -torch.inf)
+            negatives = query @ queue.T
+            if self.config.prune_above is not None:  # the purposive pruner of Adam (Hosseinzadeh Taher et al. 2023), there at 0.8
+                masked = masked | (negatives.detach() >= self.config.prune_above)
+            negatives = negatives.masked_fill(masked, -torch.inf)
             return torch.cat([(query * key).sum(1, keepdim=True), negatives], 1) / self.config.temperature
 
 

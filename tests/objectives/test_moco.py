@@ -58,6 +58,24 @@ def test_without_exclusion_every_key_is_a_negative(make, context, network, make_
     assert objective(make_step(network, 2, seed=0)).metrics["negatives"] == 8
 
 
+def test_keys_too_like_the_query_are_no_negatives(make, context, network, make_step):
+    step = make_step(network, 2)
+    losses = {}
+    for prune_above in (None, 0.5):
+        objective = make("moco", context, queue=8, temperature=0.3, prune_above=prune_above)
+        objective.update(make_step(network, 2, seed=1))
+        queries = [objective.projector(f.pooled).detach() for f in step.student["shown"]]
+        keys = keys_of(objective, step)
+        with torch.no_grad():  # half the keys at a cosine of 1, half at -1, to each query of the first sample
+            objective.queue[:, :2] = torch.stack([queries[1][0], queries[0][0]])[:, None]
+            objective.queue[:, 2:4] = -objective.queue[:, :2]
+        kept = [[[n for n in objective.queue[v, :4] if prune_above is None or q @ n < prune_above] for q in queries[1 - v]] for v in (0, 1)]
+        expected = (cross_entropy(queries[0], keys[1], kept[1], 0.3) + cross_entropy(queries[1], keys[0], kept[0], 0.3)) / 2
+        losses[prune_above] = float(objective(step).value.detach())
+        assert losses[prune_above] == pytest.approx(expected, rel=1e-4)
+    assert losses[0.5] < losses[None] - 0.1
+
+
 def test_an_empty_queue_offers_no_negative(make, context, network, make_step):
     loss = make("moco", context)(make_step(network, 2))
     assert loss.metrics["negatives"] == 0
