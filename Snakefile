@@ -76,6 +76,7 @@ rule all:
     default_target: True
 
 
+include: "workflow/rules/study.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/transfer.smk"

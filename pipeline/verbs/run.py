@@ -147,6 +147,8 @@ def _summary(where: Path, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pipeline.files import read_json
+
     console = Console(width=140, highlight=False)
     stages = Table("stage", "jobs", "seconds", "peak memory", title="Stages", title_justify="left", box=SIMPLE)
     for name, jobs, stage_s, peak_mib in stage_costs(where / "benchmarks"):
@@ -157,8 +159,8 @@ def _summary(where: Path, seconds: float) -> None:
     console.print(f"this call took {seconds:.0f} s")
     if (where / "report.html").exists():
         console.print(f"report:     {where / 'report.html'}", soft_wrap=True)
-    if (where / "mlflow.db").exists():
-        console.print(f"dashboard:  {dashboard(where)}", soft_wrap=True)
+    uri = read_json(where / "plan.json")["study"]["tracking"]["uri"]
+    console.print(f"dashboard:  {uri or dashboard(where)}", soft_wrap=True)
 
 
 def stage_costs(benchmarks: Path) -> list[tuple[str, int, float, float]]:

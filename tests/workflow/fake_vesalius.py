@@ -43,9 +43,12 @@ def call(verb, root, rest):
         index(root)
     elif verb == "preprocess":
         write(root / "shards" / f"{name}.parquet", digest(root / "shards" / f"{name}.tsv"))
+        write(root / "shards" / f"{name}.twins.parquet", "")
         write(root / "shards" / f"{name}.refused.tsv", "")
     elif verb == "split":
         write(root / "manifest.parquet", digest(*sorted((root / "shards").glob("*.parquet"))))
+        write(root / "twins.tsv", "")
+        write(root / "split.json", "{}")
     elif verb == "pretrain":
         run, inputs = runs[name], [root / "manifest.parquet"]
         inputs += [root / "lexicons" / f"{run['lexicon']}.parquet"] if run["lexicon"] else []

@@ -1,50 +1,8 @@
-"""From source files to one manifest: sample, plan, index, preprocess, split.
+"""From source files to one manifest: index, preprocess, split.
 
 `index` and `split` are checkpoints: once they have run, what follows is judged anew, by the content of the shard tables and of the
 manifest. So a new scan wakes its own shard only, and a touched file that changed nothing wakes nothing.
 """
-
-
-rule sample:
-    """Make or fetch the study's public cohort; sources.txt is read again, since there are new files now."""
-    output:
-        card=f"{FOLDER}/sample.json",
-    params:
-        folder=lambda wildcards: FOLDER,
-        planning=PLANNING,
-        version=VERSION,
-        settings=json.dumps([PLAN["study"][key] for key in ("sample", "data")], sort_keys=True),
-    log:
-        f"{FOLDER}/logs/sample.log",
-    benchmark:
-        f"{FOLDER}/benchmarks/sample.tsv"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    shell:
-        "(vesalius sample {params.folder:q} && {params.planning:q}) 2>&1 | tee -i {log:q}"
-
-
-rule plan:
-    """Resolve the study. Reading the Snakefile does the same; no rule takes plan.json, so that one edited recipe wakes no other."""
-    input:
-        yaml=[path for path in PLAN["inputs"] if Path(path).is_file()],
-    output:
-        plan=f"{FOLDER}/plan.json",
-    params:
-        planning=PLANNING,
-        version=VERSION,
-    log:
-        f"{FOLDER}/logs/plan.log",
-    benchmark:
-        f"{FOLDER}/benchmarks/plan.tsv"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    shell:
-        "{params.planning:q} 2>&1 | tee -i {log:q}"
 
 
 checkpoint index:
@@ -78,6 +36,7 @@ rule preprocess:
         shard=lambda wildcards: checkpoints.index.get().output.shards[PLAN["shards"].index(wildcards.shard)],
     output:
         manifest=f"{FOLDER}/shards/{{shard}}.parquet",
+        twins=f"{FOLDER}/shards/{{shard}}.twins.parquet",
         refused=f"{FOLDER}/shards/{{shard}}.refused.tsv",
     params:
         folder=lambda wildcards: FOLDER,
@@ -96,12 +55,15 @@ rule preprocess:
 
 
 checkpoint split:
-    """Find twins, split by cluster of subjects, and write the manifest."""
+    """Find twins, split by cluster of subjects, write the manifest; what `preprocess` refused joins quarantine.tsv."""
     input:
         shards=expand(rules.preprocess.output.manifest, shard=PLAN["shards"]),
+        twins=expand(rules.preprocess.output.twins, shard=PLAN["shards"]),
         refused=expand(rules.preprocess.output.refused, shard=PLAN["shards"]),
     output:
         manifest=f"{FOLDER}/manifest.parquet",
+        twins=f"{FOLDER}/twins.tsv",
+        counts=f"{FOLDER}/split.json",
     params:
         folder=lambda wildcards: FOLDER,
         version=VERSION,
