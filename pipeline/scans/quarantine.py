@@ -1,0 +1,105 @@
+"""Why a file or scan is refused: one code, one sentence, one remedy each. No word of the user's stands in any of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+COLUMNS = ("file_id", "scan_id", "stage", "code", "reason", "remedy", "origin", "licence")
+
+
+class Code(StrEnum):
+    """Reason codes; ``REASONS`` says what each means and what to do."""
+
+    UNREADABLE = "UNREADABLE"
+    EMPTY = "EMPTY"
+    TRUNCATED = "TRUNCATED"
+    CORRUPT = "CORRUPT"
+    TOO_LARGE = "TOO_LARGE"
+    BAD_HEADER = "BAD_HEADER"
+    DATA_TYPE = "DATA_TYPE"
+    DIMENSIONS = "DIMENSIONS"
+    ORIENTATION = "ORIENTATION"
+    ORIENTATION_CONFLICT = "ORIENTATION_CONFLICT"
+    NOT_FINITE = "NOT_FINITE"
+    SCALING = "SCALING"
+    SOP_CLASS = "SOP_CLASS"
+    NOT_ORIGINAL = "NOT_ORIGINAL"
+    BURNED_IN = "BURNED_IN"
+    COLOUR = "COLOUR"
+    TRANSFER_SYNTAX = "TRANSFER_SYNTAX"
+    DEFLATED = "DEFLATED"
+    NO_POSITION = "NO_POSITION"
+    PIXEL_SPACING = "PIXEL_SPACING"
+    TOO_FEW_SLICES = "TOO_FEW_SLICES"
+    CONFLICT = "CONFLICT"
+    DUPLICATE_POSITION = "DUPLICATE_POSITION"
+    MISSING_SLICE = "MISSING_SLICE"
+    VARIABLE_SPACING = "VARIABLE_SPACING"
+    GANTRY_TILT = "GANTRY_TILT"
+    MIXED_SHAPE = "MIXED_SHAPE"
+    MULTI_FRAME = "MULTI_FRAME"
+    DECODER = "DECODER"
+    TIME_OUT = "TIME_OUT"
+    LINK = "LINK"
+    SPECIAL_FILE = "SPECIAL_FILE"
+    CHANGED = "CHANGED"
+
+
+REASONS: dict[Code, tuple[str, str]] = {
+    Code.UNREADABLE: ("The file cannot be opened.", "Check its permissions and the disk, then run again."),
+    Code.EMPTY: ("The file has no content.", "Copy it again from its source."),
+    Code.TRUNCATED: ("The file ends before its voxels do.", "Copy it again from its source."),
+    Code.CORRUPT: ("The file's checksum or structure is broken.", "Copy it again from its source."),
+    Code.TOO_LARGE: (
+        "The file claims more voxels than the limits allow, or unpacks to more than its header says.",
+        "Check the file; it may be damaged.",
+    ),
+    Code.BAD_HEADER: ("The header contradicts itself.", "Convert the scan again from its DICOM files."),
+    Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to integers or real numbers."),
+    Code.DIMENSIONS: ("The file is not one three-dimensional volume.", "Split it into volumes first."),
+    Code.ORIENTATION: ("The header gives no usable place in the body.", "Convert the scan again from its DICOM files."),
+    Code.ORIENTATION_CONFLICT: ("The header places the voxels in two different ways.", "Convert again, so that sform and qform agree."),
+    Code.NOT_FINITE: ("Some voxels are no numbers.", "Find out which tool wrote them; repair the scan there."),
+    Code.SCALING: ("The scaling of the stored values is zero or no number.", "Copy or convert the scan again."),
+    Code.SOP_CLASS: ("The DICOM object is no CT, MR or PET image.", "Nothing to do, unless a scan was expected here."),
+    Code.NOT_ORIGINAL: ("The image is a localizer, a secondary capture or a reformat.", "Nothing to do."),
+    Code.BURNED_IN: ("The image may have text burned into its pixels.", "Check it, and leave it out of research data."),
+    Code.COLOUR: ("The image is in colour.", "Nothing to do; only intensities are read."),
+    Code.TRANSFER_SYNTAX: (
+        "The image's compression cannot be decoded here.",
+        "Decompress it, or install the decoder that its syntax needs.",
+    ),
+    Code.DEFLATED: ("The whole object is deflated, which is not read for safety.", "Store it in another transfer syntax."),
+    Code.NO_POSITION: ("A slice has no valid position or orientation.", "Fetch the series again from its archive."),
+    Code.PIXEL_SPACING: ("The pixel spacing is missing or not positive.", "Fetch the series again from its archive."),
+    Code.TOO_FEW_SLICES: ("There are fewer slices than a volume needs.", "Nothing to do, if it is a localizer."),
+    Code.CONFLICT: ("Two files claim to be the same image but differ.", "Find out which is right; remove the other."),
+    Code.DUPLICATE_POSITION: ("Several slices lie at the same place.", "Separate the acquisitions into series of their own."),
+    Code.MISSING_SLICE: ("A slice inside the volume is missing.", "Fetch the series again from its archive."),
+    Code.VARIABLE_SPACING: ("The distance between slices varies.", "Nothing to do; such a series is no regular grid."),
+    Code.GANTRY_TILT: ("The gantry was tilted: slices are shifted against each other.", "Resample with a tool that undoes the tilt."),
+    Code.MIXED_SHAPE: ("Slices differ in size or coding.", "Separate them into series of their own."),
+    Code.MULTI_FRAME: ("The multi-frame object is not one regular stack.", "Convert it to single-frame objects first."),
+    Code.DECODER: ("The pixel data could not be decoded.", "Copy the file again from its source."),
+    Code.TIME_OUT: ("Reading took longer than the limit allows.", "Look at the file; it may be damaged on purpose."),
+    Code.LINK: ("The file is a link that leads out of the folder, or to nothing.", "Put the file itself into the folder."),
+    Code.SPECIAL_FILE: ("It is no regular file.", "Remove it from the folder."),
+    Code.CHANGED: ("The file changed while it was read.", "Wait until copying has ended, then run again."),
+}
+
+
+class Refused(ValueError):
+    """A scan that is not read, with its code; the message is the code's fixed sentence."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(REASONS[code][0])
+        self.code = code
+
+    def __reduce__(self) -> tuple[type, tuple[Code]]:
+        return Refused, (self.code,)
+
+
+def quarantine_row(stage: str, code: Code, file_id: str = "", scan_id: str = "", origin: str = "", licence: str = "") -> dict[str, str]:
+    """A row of quarantine.tsv."""
+    reason, remedy = REASONS[code]
+    return dict(zip(COLUMNS, (file_id, scan_id, stage, code.value, reason, remedy, origin, licence), strict=True))
