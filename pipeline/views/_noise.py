@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pipeline.keys import bits, noise
 from pipeline.shapes import VoxelsBatch
+from pipeline.views._walk import SLAB_VOX
 
-_CHUNK_VOX = 1 << 15
 _QUANTILES = 1 << 12
 
 
@@ -19,7 +19,7 @@ def uniform_noise(keys: Tensor, shape: tuple[int, int, int, int]) -> VoxelsBatch
     if keys.device.type != "cpu":
         return noise(slices, *plane).reshape(len(keys), *shape)
     made = torch.empty(len(slices), *plane)
-    rows = max(1, _CHUNK_VOX // (plane[0] * plane[1]))
+    rows = max(1, SLAB_VOX // (plane[0] * plane[1]))
     for first in range(0, len(slices), rows):
         made[first : first + rows] = noise(slices[first : first + rows], *plane)
     return made.reshape(len(keys), *shape)

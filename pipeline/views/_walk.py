@@ -15,7 +15,7 @@ from pipeline.step import Region, View, ViewBatch
 
 _TENSORS = ("voxels", "affine", "valid", "target", "altered", "hidden", "warp_mm")
 
-_SLAB_VOX = 1 << 15
+SLAB_VOX = 1 << 17
 
 
 class BatchedView(View):
@@ -52,7 +52,7 @@ def alone(tensor: Tensor) -> bool:
 
 def slabs(tensor: Tensor, size_vox: Sequence[int]) -> list[slice]:
     """Runs of a crop's slices that stay in the caches together; on a GPU or for a batch, all slices at once."""
-    step = max(1, _SLAB_VOX // (size_vox[1] * size_vox[2])) if alone(tensor) else size_vox[0]
+    step = max(1, SLAB_VOX // (size_vox[1] * size_vox[2])) if alone(tensor) else size_vox[0]
     return [slice(first, min(first + step, size_vox[0])) for first in range(0, size_vox[0], step)]
 
 
