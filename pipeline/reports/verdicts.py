@@ -29,7 +29,8 @@ def verdict_values(plan: Plan, where: StudyFolder) -> dict[str, Any] | None:
                     {**_row(task, name, item["primary"]), "saved": _saved(item["labels_saved"]), "pretrain_steps": item["pretrain_steps"]}
                 )
             cells += [_row(task, name, figures_of) for figures_of in item["curve"]]
-    note = f"Beside every size stand {' or '.join(str(n) for n in sorted(set(validation)))} labelled validation subjects: their labels are labels too."
+    numbers = " or ".join(str(n) for n in sorted(set(validation)))
+    note = f"Beside every size stand {numbers} labelled validation subjects: their labels are labels too."
     return {
         "figures": drawn, "primary": primary, "cells": cells, "stamps": beside["stamps"], "sentences": beside["sentences"],
         "many_tasks": len(beside["tasks"]) > 1, "validation_note": note,
@@ -51,7 +52,8 @@ def _row(task: str, name: str, item: dict[str, Any]) -> dict[str, Any]:
     if planned_p is not None:
         sure = planned_p <= 0.05
     return {
-        "task": task, "initialisation": name, "num_labels": item["num_labels"], "num_seeds": item["num_seeds"], "num_cases": item["num_cases"],
+        "task": task, "initialisation": name, "num_labels": item["num_labels"],
+        "num_seeds": item["num_seeds"], "num_cases": item["num_cases"],
         "dice": f"{item['dice_mean']:.3f}",
         "diff": f"{item['diff_mean']:+.3f}" if compared else "",
         "interval": f"{item['ci_low']:+.3f} to {item['ci_high']:+.3f}" if compared else "",

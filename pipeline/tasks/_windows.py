@@ -1,4 +1,8 @@
-"""A network over a volume that is larger than its crops: overlapping windows, weighted and averaged."""
+"""A network over a volume that is larger than its crops: overlapping windows, weighted and averaged.
+
+Windows have the size of the crops that the network learned from. Taking short axes whole instead was tried on the hippocampus (8 labels):
+a quarter of the time, but 1.5 points of Dice less, since norms then see other statistics and nothing is averaged.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -7,12 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-
-def window_sizes(shape: Sequence[int], size_vox: Sequence[int], whole_up_to: float) -> tuple[int, ...]:
-    """Size of the windows (3,): the crop's, but an axis at most ``whole_up_to`` crops long is taken whole, since two windows that
-    overlap almost wholly cost twice as much and see less."""
-    return tuple(n if s <= n <= s * whole_up_to else s for n, s in zip(shape, size_vox, strict=True))
 
 
 def starts(length: int, size: int, overlap: float) -> list[int]:

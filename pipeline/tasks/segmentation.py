@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pipeline import plugins
 from pipeline.step import Context
-from pipeline.tasks._windows import sliding, window_sizes
+from pipeline.tasks._windows import sliding
 
 BACKGROUND = "background"
 
@@ -31,9 +31,6 @@ class Segmentation:
         loss: Literal["dice_ce", "dice", "cross_entropy"] = Field("dice_ce", description="dice_ce is the sum of the other two.")
         overlap: float = Field(0.5, ge=0, lt=1, description="Of neighbouring windows at prediction, as a share of a window.")
         window_weights: Literal["gaussian", "uniform"] = Field("gaussian", description="How much each voxel of a window counts.")
-        whole_up_to: float = Field(
-            1.5, ge=1, description="An axis at most this many crops long is predicted whole, not in windows; 1 is never."
-        )
 
         @field_validator("classes")
         @classmethod
@@ -88,8 +85,7 @@ class Segmentation:
         self, forward: Callable[[Tensor], Tensor], voxels: Float[Tensor, "C D H W"], size_vox: Sequence[int], batch: int = 4
     ) -> UInt8[np.ndarray, "D H W"]:
         """Label values of a whole volume in [0, 1]; ``forward`` gives logits of (B, C, *window)."""
-        size = window_sizes(voxels.shape[1:], size_vox, self.config.whole_up_to)
-        logits = sliding(forward, voxels, size, self.config.overlap, self.config.window_weights, batch)
+        logits = sliding(forward, voxels, size_vox, self.config.overlap, self.config.window_weights, batch)
         return np.asarray(self.values, dtype=np.uint8)[logits.argmax(0).cpu().numpy()]
 
 

@@ -79,9 +79,7 @@ class Finetuning:
         absent = sorted(set(numbers) - set(sizes(self.settings, initialisation(self.plan, SCRATCH), self.available)))
         if absent:
             name = self.transfer.initialisation
-            raise ValueError(
-                f"initialisations.{name}.num_labels: scratch has no size {absent[0]} to compare with; add it there"
-            )
+            raise ValueError(f"initialisations.{name}.num_labels: scratch has no size {absent[0]} to compare with; add it there")
         if self.transfer.planned:
             primary_sizes(numbers, primary_max_labels, self.transfer.initialisation)
         if self.settings.search and self.settings.search.num_labels > self.available:

@@ -71,9 +71,7 @@ def _task(plan: Plan, where: StudyFolder, task: str, manifest: pd.DataFrame) -> 
     for transfer in transfers:
         for size in results[transfer.initialisation].values():
             if set(size.dice) != set(scans["test"]["scan_id"]):
-                raise ValueError(
-                    f"{where.cases(transfer.transfer)}: test scans differ from the manifest; run `vesalius finetune` again"
-                )
+                raise ValueError(f"{where.cases(transfer.transfer)}: test scans differ from the manifest; run `vesalius finetune` again")
     verdict = TaskVerdict(results, study.verdict.draws, study.verdict.seed, study.verdict.primary_max_labels)
     return {
         "num_labelled": len(scans["train"]), "num_validation_labels": len(scans["validation"]), "num_test_cases": len(scans["test"]),

@@ -141,6 +141,10 @@ class Store:
         """(*size) uint8; what lies outside is 0."""
         return _crop(self._open(scan_id, f"{task}.labels"), low, size, np.uint8(0))
 
+    def missing(self, scan_id: str) -> list[Path]:
+        """Files of a scan that are not where its meta says; nothing is read."""
+        return [path for name in self.meta(scan_id)["files"] if not (path := self._path(scan_id, name)).exists()]
+
     def verify(self, scan_id: str) -> list[str]:
         """What is wrong with the files of a scan, a line each; empty if all is well."""
         try:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pipeline.plugins import load, settings
 from pipeline.step import Context
-from pipeline.tasks._windows import sliding, starts, window_sizes
+from pipeline.tasks._windows import sliding, starts
 from pipeline.tasks.segmentation import soft_dice_loss
 
 CONTEXT = Context(num_scans=1, batch=1, num_steps=1, size_vox=(8, 8, 8), channels=1)
@@ -81,8 +81,6 @@ def test_windows_cover_an_axis_and_end_at_its_end():
     assert starts(10, 4, 0.5) == [0, 2, 4, 6]
     assert starts(9, 4, 0.5) == [0, 2, 4, 5]
     assert starts(4, 4, 0.5) == [0]
-    assert window_sizes((36, 80, 20), (32, 48, 32), 1.5) == (36, 48, 32)
-    assert window_sizes((36, 80, 20), (32, 48, 32), 1.0) == (32, 48, 32)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "uniform"])
@@ -109,7 +107,7 @@ def test_windows_agree_with_monai():
 
 
 def test_a_prediction_holds_label_values_on_the_grid_of_the_volume():
-    kind = task(whole_up_to=1.0)
+    kind = task()
     voxels = torch.rand(1, 9, 12, 8, generator=torch.Generator().manual_seed(3))
     found = kind.predict(lambda x: torch.cat([torch.zeros_like(x), x - 0.5, x - 0.9 + (x > 0.9) * 9], 1), voxels, (8, 8, 8))
     expected = np.where(voxels[0] > 0.9, 4, np.where(voxels[0] > 0.5, 1, 0))

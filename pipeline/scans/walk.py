@@ -1,0 +1,98 @@
+"""Every file below a folder, once, with what its first bytes say it is. Names and extensions decide nothing where bytes can."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.scans.quarantine import Code
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file: ``kind`` is dicom, nifti, metaimage or other; a ``code`` says why it is not even looked into."""
+
+    path: Path
+    relative: str
+    kind: str
+    code: Code | None = None
+
+
+def walk(folder: Path) -> Iterator[Found]:
+    """Sorted by path. Links are followed to files inside the folder only; pipes and devices are never opened."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; name one that exists in `sources`, or give data=DIR")
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder, onerror=_refuse):
+        linked = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        folders[:] = sorted(set(folders) - set(linked))
+        for name in sorted([*files, *linked]):
+            path = Path(place, name)
+            kind, code = _look(path, root)
+            yield Found(path, path.relative_to(folder).as_posix(), kind, code)
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or take it out of the source")
+
+
+def _look(path: Path, root: Path) -> tuple[str, Code | None]:
+    try:
+        if path.is_symlink():
+            target = path.resolve(strict=True)
+            if not target.is_relative_to(root) or not target.is_file():
+                return "other", Code.LINK
+            return "other", None  # the file itself is met under its own name
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "other", Code.SPECIAL_FILE
+        with path.open("rb") as stream:
+            start = stream.read(348)
+    except (OSError, RuntimeError):
+        return "other", Code.LINK if path.is_symlink() else Code.UNREADABLE
+    return _kind(path, start)
+
+
+def _kind(path: Path, start: bytes) -> tuple[str, Code | None]:
+    name = path.name.lower()
+    if start[128:132] == b"DICM":
+        return ("other", None) if name == "dicomdir" else ("dicom", None)
+    if not start:
+        promised = name.endswith((".nii", ".nii.gz", ".dcm", ".nrrd", ".mha", ".mhd"))
+        return "other", Code.EMPTY if promised else None
+    if name.endswith((".nii", ".nii.gz", ".hdr")) or _is_nifti(start):
+        return ("other", None) if name.endswith(".img") else ("nifti", None)
+    if start[:4] == b"NRRD" or (name.endswith((".mha", ".mhd")) and b"=" in start[:80]):
+        return "metaimage", None
+    if name.endswith(".dcm") or _looks_like_dicom(start):
+        return "dicom", None
+    return "other", None
+
+
+def _is_nifti(start: bytes) -> bool:
+    if start[:2] == b"\x1f\x8b":
+        try:
+            start = zlib.decompressobj(31).decompress(start, 348)
+        except zlib.error:
+            return False
+    return start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c") and start[344:347] in (b"n+1", b"ni1", b"")
+
+
+def _looks_like_dicom(start: bytes) -> bool:
+    """Without a preamble: group 0002 or 0008 first, and a plausible value representation or length."""
+    group = start[:2]
+    return group in (b"\x08\0", b"\x02\0") and (
+        (start[4:6].isalpha() and start[4:6].isupper()) or 0 < int.from_bytes(start[4:8], "little") < 256
+    )
+
+
+def stem_of(name: str) -> str:
+    """A file's name without what says its format: ``case_0001.nii.gz`` -> ``case_0001``."""
+    lowered = name.lower()
+    for ending in (".nii.gz", ".nii", ".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd"):
+        if lowered.endswith(ending):
+            return name[: -len(ending)]
+    return name

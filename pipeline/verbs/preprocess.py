@@ -1,0 +1,212 @@
+"""Turn the scans of one shard into stored volumes: RAS+, resampled, cropped to the body, int16 with an intensity contract.
+
+Reads shards/SHARD.tsv, the private crosswalk and the scans themselves. Writes the store, shards/SHARD.parquet (manifest rows before the
+split: no cluster_id, split, twin_of), shards/SHARD.twins.parquet (scan_id, fingerprint) and shards/SHARD.refused.tsv (columns of
+quarantine.tsv: file_id, scan_id, stage, code, reason, remedy, origin, licence). A scan whose source and settings are unchanged is not read
+again, so a call that was interrupted continues; scans that left the study leave the store.
+
+\b
+Examples:
+  vesalius preprocess results/demo 00
+  vesalius preprocess results/demo 00 --workers 4
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.folder import StudyFolder
+    from pipeline.plan import Plan
+    from pipeline.volumes.jobs import Job, Outcome
+    from pipeline.volumes.store import Store
+    from pipeline.volumes.volume import Volume
+
+MANIFEST_COLUMNS = (
+    "scan_id", "exam_id", "subject_id", "channels", "modality", "spacing_mm", "shape", "affine", "body_low_mm", "body_high_mm",
+    "window_low", "window_high", "slope", "inter", "digest", "labels", "origin", "licence",
+)  # fmt: skip
+
+
+def run(
+    folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")],
+    shard: Annotated[str, typer.Argument(metavar="SHARD", help="A shard of plan.json, such as 00.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read scans side by side.")] = 1,
+) -> None:
+    from pipeline.plan import read_plan
+    from pipeline.progress import Progress
+    from pipeline.volumes.jobs import process_all
+    from pipeline.volumes.store import Store
+
+    plan, where = read_plan(folder)
+    if shard not in plan.shards:
+        raise ValueError(f"{where.plan}: the plan has no shard {shard!r}; it has {', '.join(plan.shards)}")
+    rows = read_shard(where, shard)
+    jobs, outcomes = shard_jobs(plan, where, rows)
+    store = Store(where.store)
+    remove_departed(plan, where, shard, store)
+    with Progress(f"preprocess {shard}", total=max(1, len(jobs)), unit="scan") as progress:
+        for outcome in process_all(jobs, read_source, workers):
+            outcomes.append(outcome)
+            progress.advance()
+    refuse_wrong_labels(outcomes)
+    write_shard(where, shard, rows, jobs, outcomes, store)
+    stored = [outcome for outcome in outcomes if not outcome.code]
+    kept = sum(outcome.kept for outcome in stored)
+    typer.echo(f"preprocess: shard {shard}: {len(stored)} stored ({kept} of them before), {len(outcomes) - len(stored)} refused")
+
+
+def read_shard(where: StudyFolder, shard: str) -> pd.DataFrame:
+    """What `index` found for a shard, all columns as text."""
+    import pandas as pd
+
+    path = where.shard(shard)
+    if not path.exists():
+        raise ValueError(f"{path}: is missing; run `vesalius index {where.root}` first")
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+def shard_jobs(plan: Plan, where: StudyFolder, rows: pd.DataFrame) -> tuple[list[Job], list[Outcome]]:
+    """What there is to do, and exams refused because a channel is missing or there twice."""
+    from pipeline.files import digest, digest_of
+    from pipeline.volumes.jobs import Job, Outcome, Part
+
+    channels = plan.study["channels"]
+    settings = settings_of(plan, where)
+    files, labels = source_paths(plan, where)
+    jobs, refused = [], []
+    for _, group in rows.groupby("exam_id" if channels else "scan_id"):
+        problem = channel_problem(group, channels) if channels else None
+        if problem:
+            refused += [Outcome(scan, *problem) for scan in group["scan_id"]]
+            continue
+        ordered = group.set_index("channel", drop=False).loc[channels] if channels else group
+        parts = tuple(Part(row.scan_id, row.kind, files.get(row.scan_id, ()), row.modality, row.channel) for row in ordered.itertuples())
+        found = {task: path for part in reversed(parts) for task, path in labels.get(part.scan_id, {}).items()}
+        content = digest_of([list(ordered["content"]), {task: digest(path) for task, path in sorted(found.items())}])
+        identity = {key: str(ordered.iloc[0][key]) for key in ("exam_id", "subject_id", "origin", "licence")}
+        scan_id = volume_id(ordered.iloc[0]["scan_id"], identity["exam_id"], channels)
+        sources = {task: ("nifti", (path,)) for task, path in sorted(found.items())}
+        jobs.append(Job(scan_id, identity, parts, sources, content, settings, str(where.store)))
+    return jobs, refused
+
+
+def volume_id(scan_id: str, exam_id: str, channels: list[str] | None) -> str:
+    """Of a stored volume: the scan's own, or a hash of the exam whose sequences it unites."""
+    from pipeline.files import digest_of
+
+    return digest_of([exam_id, channels])[:16] if channels else scan_id
+
+
+def channel_problem(exam: pd.DataFrame, channels: list[str]) -> tuple[str, str, str] | None:
+    """Code, reason and remedy if an exam has not exactly one scan of each channel."""
+    counts = exam["channel"].value_counts()
+    missing = [channel for channel in channels if counts.get(channel, 0) == 0]
+    double = [channel for channel in channels if counts.get(channel, 0) > 1]
+    if missing:
+        remedy = "Add the sequence to the exam, or drop it from `channels` in the study."
+        return "MISSING_CHANNEL", f"The exam has no scan of the channel {', '.join(missing)}.", remedy
+    if double:
+        return "AMBIGUOUS_CHANNEL", f"The exam has several scans of the channel {', '.join(double)}.", "Keep one scan of each channel."
+    return None
+
+
+def source_paths(plan: Plan, where: StudyFolder) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:
+    """From the private crosswalk: files by scan id, and label files by scan id and task."""
+    from pipeline.scans.identity import read_crosswalk
+
+    crosswalk = read_crosswalk(where)
+    scans = crosswalk[crosswalk["kind"] == "scan"]
+    files = {scan: tuple(paths) for scan, paths in scans.groupby("scan_id")["path"]}
+    labels: dict[str, dict[str, str]] = {}
+    for row in crosswalk[crosswalk["kind"] == "labels"].itertuples():
+        if row.scan_id and row.task in plan.tasks:
+            labels.setdefault(row.scan_id, {})[row.task] = row.path
+    return files, labels
+
+
+def settings_of(plan: Plan, where: StudyFolder) -> dict[str, Any]:
+    """Arguments of ``prepare``; "median" becomes the median over every scan of the study, to 0.1 mm, so that few new scans leave it."""
+    import numpy as np
+
+    settings = plan.study_value().preprocess.model_dump()
+    if settings["spacing_mm"] == "median":
+        spacings = [json.loads(value) for shard in plan.shards for value in read_shard(where, shard)["spacing_mm"]]
+        settings["spacing_mm"] = tuple(float(s) for s in np.round(np.median(spacings, axis=0), 1)) if spacings else "native"
+    return settings
+
+
+def read_source(kind: str, paths: tuple[str, ...]) -> Volume:
+    """A scan or its labels, or why not."""
+    from pipeline.scans import read_scan
+    from pipeline.scans.quarantine import REASONS, Refused
+    from pipeline.volumes.jobs import RefusedVolumeError
+
+    try:
+        return read_scan(kind, paths)
+    except Refused as error:
+        raise RefusedVolumeError(error.code.value, *REASONS[error.code]) from error
+
+
+def remove_departed(plan: Plan, where: StudyFolder, shard: str, store: Store) -> None:
+    """Takes out of the store what no shard lists any more. Each shard looks at the ids that hash to it."""
+    from pipeline.plan import shard_of
+
+    channels = plan.study["channels"]
+    listed = [read_shard(where, name) for name in plan.shards]
+    wanted = {volume_id(scan, exam, channels) for rows in listed for scan, exam in zip(rows["scan_id"], rows["exam_id"], strict=True)}
+    for scan in sorted(store.names() - wanted):
+        if shard_of(scan, plan.shards) == shard:
+            store.remove(scan)
+
+
+def write_shard(where: StudyFolder, shard: str, rows: pd.DataFrame, jobs: list[Job], outcomes: list[Outcome], store: Store) -> None:
+    """The three tables of a shard, sorted, the manifest rows last."""
+    import pandas as pd
+
+    from pipeline.files import write_table, write_text
+    from pipeline.scans.quarantine import COLUMNS
+
+    credit = rows.set_index("scan_id")[["origin", "licence"]]
+    first_part = {job.scan_id: job.parts[0].scan_id for job in jobs}
+    lines = ["\t".join(COLUMNS)]
+    for outcome in sorted((o for o in outcomes if o.code), key=lambda o: o.scan_id):
+        origin, licence = credit.loc[first_part.get(outcome.scan_id, outcome.scan_id)]
+        lines.append("\t".join(("", outcome.scan_id, "preprocess", outcome.code, outcome.reason, outcome.remedy, origin, licence)))
+    scans = sorted(outcome.scan_id for outcome in outcomes if not outcome.code)
+    prints = pd.DataFrame({"scan_id": scans, "fingerprint": [store.fingerprint(scan).tobytes() for scan in scans]})
+    manifest = pd.DataFrame([manifest_row(scan, store) for scan in scans], columns=MANIFEST_COLUMNS)
+    write_table(where.root / "shards" / f"{shard}.twins.parquet", lambda path: prints.to_parquet(path, index=False))
+    write_text(where.shard_refused(shard), "".join(f"{line}\n" for line in lines))
+    write_table(where.shard_manifest(shard), lambda path: manifest.to_parquet(path, index=False))
+
+
+def manifest_row(scan_id: str, store: Store) -> dict[str, Any]:
+    """What the manifest says of a stored volume, but for cluster_id, split and twin_of."""
+    meta = store.meta(scan_id)
+    values = {key: meta[key] for key in MANIFEST_COLUMNS if key in meta}
+    return values | {
+        "scan_id": scan_id,
+        "channels": json.dumps(meta["channels"]),
+        "modality": "+".join(dict.fromkeys(meta["modalities"])),
+        "shape": meta["shape"][1:],
+        "labels": json.dumps(meta["label_values"], sort_keys=True),
+    }
+
+
+def refuse_wrong_labels(outcomes: list[Outcome]) -> None:
+    """A task whose labels don't match its images stops the study: one message for all of them."""
+    wrong = sorted((outcome for outcome in outcomes if outcome.code == "LABELS_OFF_GRID"), key=lambda o: o.scan_id)
+    if wrong:
+        lines = "\n".join(f"  scan {outcome.scan_id}: {outcome.reason}" for outcome in wrong[:20])
+        raise ValueError(
+            f"{len(wrong)} label files don't match their images. crosswalk.tsv in the study's private folder ($VESALIUS_PRIVATE, default "
+            f"~/.vesalius) leads from scan_id and task to the file. Mend them, or take them out of the task's `labels` folder, then call "
+            f"again:\n{lines}"
+        )

@@ -1,0 +1,133 @@
+"""One volume of the store to be, from its source files to the store: what a worker process does.
+
+How files are read is the caller's: a reader takes (kind, paths), returns a Volume, and raises ``RefusedVolumeError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import digest_of
+from pipeline.volumes.preparation import LabelsOffGridError, LowInformationError, guess_modality, prepare
+from pipeline.volumes.resample import onto
+from pipeline.volumes.store import Store
+from pipeline.volumes.volume import Volume
+
+FORMAT = 1  # of the store: raise it when the same settings give other bytes
+KNOWN = ("CT", "MR", "PT")
+Reader = Callable[[str, tuple[str, ...]], Volume]
+
+
+class RefusedVolumeError(ValueError):
+    """A volume that cannot be used, with a reason code and a remedy."""
+
+    def __init__(self, code: str, reason: str, remedy: str) -> None:
+        super().__init__(code, reason, remedy)
+        self.code, self.reason, self.remedy = code, reason, remedy
+
+
+@dataclass(frozen=True)
+class Part:
+    """One channel: a scan as the index found it. A modality other than CT, MR, PT is guessed from the voxels."""
+
+    scan_id: str
+    kind: str
+    paths: tuple[str, ...]
+    modality: str
+    channel: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs. ``identity`` goes into the meta as it is; ``labels`` are (kind, paths) by task."""
+
+    scan_id: str
+    identity: dict[str, str]
+    parts: tuple[Part, ...]
+    labels: dict[str, tuple[str, tuple[str, ...]]]
+    content: str
+    settings: dict[str, Any]
+    store: str
+
+    @property
+    def content_digest(self) -> str:
+        """What must be unchanged for the stored volume to stay."""
+        parts = [(part.scan_id, part.modality, part.channel) for part in self.parts]
+        return digest_of([FORMAT, self.identity, parts, sorted(self.labels), self.content, self.settings])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: stored if it has no code."""
+
+    scan_id: str
+    code: str = ""
+    reason: str = ""
+    remedy: str = ""
+    kept: bool = False
+
+
+def process(job: Job, read: Reader) -> Outcome:
+    """Reads, prepares and stores one volume, unless it is stored already."""
+    store = Store(job.store)
+    if is_done(job, store):
+        return Outcome(job.scan_id, kept=True)
+    try:
+        volume, modalities = read_parts(job.parts, read)
+        labels = {task: read(*source) for task, source in job.labels.items()}
+        done = prepare(volume, modalities, labels, **job.settings)
+    except RefusedVolumeError as error:
+        store.remove(job.scan_id)
+        return Outcome(job.scan_id, error.code, error.reason, error.remedy)
+    except LowInformationError as error:
+        store.remove(job.scan_id)
+        return Outcome(job.scan_id, "LOW_INFORMATION", str(error), "nothing to do, if it is a scout, a mask or a test file")
+    except LabelsOffGridError as error:
+        store.remove(job.scan_id)
+        return Outcome(job.scan_id, "LABELS_OFF_GRID", str(error), "mend the label file, or take it out of the task's `labels` folder")
+    meta = {**job.identity, "channels": [part.channel for part in job.parts], "content": job.content_digest, **done.meta}
+    store.write(job.scan_id, done.voxels, done.body, meta, done.labels, done.fingerprint.packed())
+    return Outcome(job.scan_id)
+
+
+def is_done(job: Job, store: Store) -> bool:
+    """Whether the store holds this very volume, with every file there."""
+    if job.scan_id not in store or store.meta(job.scan_id).get("content") != job.content_digest:
+        return False
+    return not store.missing(job.scan_id)
+
+
+def read_parts(parts: tuple[Part, ...], read: Reader) -> tuple[Volume, tuple[str, ...]]:
+    """One volume of all parts, on the canonical grid of the first; what others don't cover is their 0.5th percentile."""
+    volumes = [read(part.kind, part.paths).canonical() for part in parts]
+    modalities = tuple(
+        part.modality if part.modality in KNOWN else guess_modality(v.voxels) for part, v in zip(parts, volumes, strict=True)
+    )
+    if len(volumes) == 1:
+        return volumes[0], modalities * volumes[0].num_channels
+    grid = volumes[0].grid
+    laid = [onto(volume, grid, float(np.percentile(volume.voxels, 0.5))).voxels[:1] for volume in volumes]
+    return Volume(np.concatenate([channel.astype(np.float32) for channel in laid]), grid), modalities
+
+
+def process_all(jobs: list[Job], read: Reader, workers: int = 1) -> Iterator[Outcome]:
+    """Outcomes as they come, in any order. Never more jobs are under way than twice the workers, so that memory stays bounded."""
+    if workers == 1 or len(jobs) < 2:
+        yield from (process(job, read) for job in jobs)
+        return
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting, running = iter(jobs), set()
+        while True:
+            while len(running) < 2 * workers and (job := next(waiting, None)):
+                running.add(pool.submit(process, job, read))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
