@@ -42,6 +42,16 @@ def read_nifti(path: Path | str) -> Volume:
     return Volume(_scaled(stored, header)[None], Grid(shape, _affine(header, shape)))
 
 
+def read_grid(path: Path | str) -> Grid:
+    """Where the voxels of a file lie, from its header alone; raises ``Refused``."""
+    start, stream = _start(Path(path))
+    with stream:
+        header, _ = _header(start)
+        _kind(header)
+        shape = _shape(header)
+        return Grid(shape, _affine(header, shape))
+
+
 def is_compressed(start: bytes) -> bool:
     return start[:2] == b"\x1f\x8b"
 

@@ -43,6 +43,8 @@ class Code(StrEnum):
     LINK = "LINK"
     SPECIAL_FILE = "SPECIAL_FILE"
     CHANGED = "CHANGED"
+    LABELS_WITHOUT_IMAGE = "LABELS_WITHOUT_IMAGE"
+    LABELS_AMBIGUOUS = "LABELS_AMBIGUOUS"
 
 
 REASONS: dict[Code, tuple[str, str]] = {
@@ -84,6 +86,11 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.TIME_OUT: ("Reading took longer than the limit allows.", "Look at the file; it may be damaged on purpose."),
     Code.LINK: ("The file is a link that leads out of the folder, or to nothing.", "Put the file itself into the folder."),
     Code.SPECIAL_FILE: ("It is no regular file.", "Remove it from the folder."),
+    Code.LABELS_WITHOUT_IMAGE: (
+        "No image has the name of this label file.",
+        "Name it like its image, or like the folder that the DICOM series lies in.",
+    ),
+    Code.LABELS_AMBIGUOUS: ("Several images or label files have this name.", "Give each image and its labels a name of their own."),
     Code.CHANGED: ("The file changed while it was read.", "Wait until copying has ended, then run again."),
 }
 

@@ -137,15 +137,15 @@ def settings_of(plan: Plan, where: StudyFolder) -> dict[str, Any]:
 
     settings = plan.study_value().preprocess.model_dump()
     if settings["spacing_mm"] == "median":
-        spacings = [json.loads(value) for shard in plan.shards for value in read_shard(where, shard)["spacing_mm"]]
+        spacings = [json.loads(value) for shard in plan.shards for value in read_shard(where, shard)["spacing_mm"] if value]
         settings["spacing_mm"] = tuple(float(s) for s in np.round(np.median(spacings, axis=0), 1)) if spacings else "native"
     return settings
 
 
 def read_source(kind: str, paths: tuple[str, ...]) -> Volume:
     """A scan or its labels, or why not."""
-    from pipeline.scans import read_scan
     from pipeline.scans.quarantine import REASONS, Refused
+    from pipeline.scans.reading import read_scan
     from pipeline.volumes.jobs import RefusedVolumeError
 
     try:

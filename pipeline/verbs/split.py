@@ -6,7 +6,7 @@ Reads plan.json, shards/SHARD.parquet, shards/SHARD.twins.parquet and shards/SHA
 manifest.parquet  one row a stored volume (columns: pipeline/manifest.py)
 twins.tsv         scan_a, scan_b, kind (voxels, patches, likeness), similarity: pairs that repeat each other
 split.json        per split: clusters, subjects, scans, and scans with labels of each task
-quarantine.tsv    what `index` refused and what `preprocess` refused, with reasons
+inventory.tsv, quarantine.tsv  with what `preprocess` refused, beside what `index` did
 
 A cluster is what subjects become that share an exam, voxels or a twin; it is never divided. For each task the study's split.test and
 split.validation count clusters with labels; all others, labelled or not, are train. A twin stays in the manifest with twin_of set.
@@ -36,11 +36,12 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     from pipeline.files import write_json, write_text
     from pipeline.manifest import write_manifest
     from pipeline.plan import read_plan
+    from pipeline.scans.accounts import read_accounts, write_accounts
     from pipeline.volumes.twins import find_twins
 
     plan, where = read_plan(folder)
     rows = merged_rows(plan, where)
-    merge_quarantine(plan, where)
+    write_accounts(where, plan.shards, *read_accounts(where))
     if rows.empty:
         raise ValueError(f"{where.quarantine}: every scan was refused, so there is nothing to split; it says why")
     twins = find_twins(read_fingerprints(plan, where, set(rows["scan_id"])))
@@ -133,25 +134,3 @@ def table(counts: dict[str, dict[str, Any]], tasks: list[str]) -> str:
         labelled = "".join(str(values["labelled"][task]).rjust(len(task) + 9) for task in tasks)
         lines.append(split.ljust(12) + "".join(str(values[name]).rjust(10) for name in columns) + labelled)
     return "\n".join(lines)
-
-
-def merge_quarantine(plan: Plan, where: StudyFolder) -> None:
-    """What `index` refused, then what `preprocess` refused, in one file; writing it again changes nothing."""
-    from pipeline.files import write_if_changed
-
-    lines: list[str] = []
-    header = ""
-    if where.quarantine.exists():
-        header, *old = where.quarantine.read_text().splitlines()
-        stage = header.split("\t").index("stage")
-        lines = [line for line in old if line.split("\t")[stage] != "preprocess"]
-    for shard in plan.shards:
-        path = where.shard_refused(shard)
-        if not path.exists():
-            raise ValueError(f"{path}: is missing; run `vesalius preprocess {where.root} {shard}` first")
-        first, *refused = path.read_text().splitlines()
-        if header and first != header:
-            raise ValueError(f"{path}: its columns are not those of {where.quarantine}; run `vesalius preprocess` again")
-        header = first
-        lines += refused
-    write_if_changed(where.quarantine, "".join(f"{line}\n" for line in [header, *lines]))

@@ -1,0 +1,48 @@
+"""What was refused, in one place: by ``index`` from headers, by ``preprocess`` from voxels. Reading it again changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipeline.files import write_if_changed
+from pipeline.folder import StudyFolder
+from pipeline.scans.quarantine import COLUMNS
+
+INVENTORY = ("file_id", "status", "code", "scan_id", "kind", "modality", "origin", "licence")
+Row = dict[str, str]
+
+
+def read_accounts(where: StudyFolder) -> tuple[list[Row], list[Row]]:
+    """(rows of inventory.tsv, rows of quarantine.tsv) as ``index`` left them, without what came from ``preprocess``."""
+    refused = [row for row in _read(where.quarantine) if row["stage"] == "index"]
+    by_index = {row["file_id"] for row in refused}
+    files = _read(where.inventory)
+    for row in files:
+        if row["status"] == "quarantined" and row["file_id"] not in by_index:
+            row |= {"status": "volume", "code": ""}
+    return files, refused
+
+
+def write_accounts(where: StudyFolder, shards: Sequence[str], files: list[Row], refused: list[Row]) -> None:
+    """Writes both tables with what ``preprocess`` refused; neither is touched if it would not change."""
+    late = [row for shard in shards for row in _read(where.shard_refused(shard))]
+    codes = {row["scan_id"]: row["code"] for row in late}
+    for row in files:
+        if row["status"] == "volume" and row["scan_id"] in codes:
+            row |= {"status": "quarantined", "code": codes[row["scan_id"]]}
+    write_rows(where.inventory, INVENTORY, files)
+    write_rows(where.quarantine, COLUMNS, [*refused, *late])
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """A tab-separated table, rewritten only if it changed."""
+    lines = [columns, *([row[column] for column in columns] for row in rows)]
+    write_if_changed(path, "".join("\t".join(line) + "\n" for line in lines))
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    header, *lines = path.read_text().splitlines()
+    return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]

@@ -1,0 +1,57 @@
+"""Which scan a label file belongs to: the one whose image has the same name (a DICOM series: the folder that it lies in)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.scans.inventory import Found3D, Inventory
+from pipeline.scans.naming import label_key
+from pipeline.scans.quarantine import Code
+
+
+def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """scan_id -> {task: file_id}, and sets the label files' scan ids; what matches no scan is quarantined.
+
+    Several scans of one name are channels of one exam: the first channel owns the labels. Otherwise nothing says whose they are.
+    """
+    by_key: dict[str, list[Found3D]] = defaultdict(list)
+    for scan in found.scans:
+        by_key[scan.key].append(scan)
+    owners: dict[str, dict[str, str]] = defaultdict(dict)
+    for number, file in enumerate(found.files):
+        if not file.place.task or file.status != "companion":
+            continue
+        code = None
+        owner = _owner(by_key.get(label_key(file.path.name), []), channels)
+        if owner is None:
+            code = Code.LABELS_AMBIGUOUS if by_key.get(label_key(file.path.name)) else Code.LABELS_WITHOUT_IMAGE
+        elif file.place.task in owners[owner.scan_id]:
+            code = Code.LABELS_AMBIGUOUS
+        if code is not None:
+            found.files[number] = replace(file, status="quarantined", code=code)
+            continue
+        owners[owner.scan_id][file.place.task] = file.file_id
+        found.files[number] = replace(file, scan_id=owner.scan_id)
+    return {scan: tasks for scan, tasks in owners.items() if tasks}
+
+
+def check_tasks(found: Inventory, tasks: Sequence[str]) -> None:
+    """A task none of whose labels has an image is a mistake of the study, not of a file."""
+    for task in tasks:
+        own = [file for file in found.files if file.place.task == task]
+        if not any(file.scan_id for file in own):
+            raise ValueError(
+                f"tasks.{task}.labels: none of its {len(own)} files is named like an image of `sources`; a label file has the name of its "
+                f"image (without nnU-Net's _0000), or of the folder that a DICOM series lies in"
+            )
+
+
+def _owner(scans: list[Found3D], channels: Sequence[str]) -> Found3D | None:
+    if len(scans) < 2:
+        return scans[0] if scans else None
+    if channels and len({scan.exam_id for scan in scans}) == 1:
+        ordered = sorted(scans, key=lambda scan: channels.index(scan.channel) if scan.channel in channels else len(channels))
+        return ordered[0]
+    return None

@@ -1,0 +1,162 @@
+"""Account for every source file: which belong to a scan, which are companions or no images, which are refused and why.
+
+Reads every header below the study's sources and labels. Writes, each only if it changed,
+
+\b
+inventory.tsv     file_id, status (volume, companion, not_image, quarantined, forgotten), code, scan_id, kind, modality, origin,
+                  licence: a row a file, without its path
+quarantine.tsv    file_id, scan_id, stage, code, reason, remedy, origin, licence
+shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage), modality, channel, num_files, content (digest of sizes
+                  and times of its files and labels), spacing_mm, labels (names of tasks), origin, licence: a row a scan
+
+and the private crosswalk, which alone leads from ids to paths: crosswalk.tsv in $VESALIUS_PRIVATE (default ~/.vesalius).
+
+\b
+Examples:
+  vesalius index results/demo
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.folder import StudyFolder
+    from pipeline.plan import Plan
+    from pipeline.scans.inventory import File, Found3D, Inventory, Place
+
+SHARD = (
+    "scan_id", "exam_id", "subject_id", "kind", "modality", "channel", "num_files", "content", "spacing_mm", "labels", "origin", "licence",
+)  # fmt: skip
+
+
+def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")]) -> None:
+    from pipeline.plan import read_plan
+    from pipeline.progress import Progress
+    from pipeline.scans.identity import make_identity, read_forgotten
+    from pipeline.scans.inventory import take_stock
+    from pipeline.scans.labelling import check_tasks, match_labels
+
+    plan, where = read_plan(folder)
+    channels = plan.study["channels"] or ()
+    places = places_of(plan)
+    with Progress("index", total=max(1, count_files(places)), unit="file") as progress:
+        identity = make_identity(plan.study["identity"]["public_key"])
+        found = take_stock(places, identity, channels, progress.advance)
+    if not found.files:
+        raise ValueError(
+            f"sources: there is no file in {', '.join(s['path'] for s in plan.study['sources'])}; name the folder of the scans"
+        )
+    owners = match_labels(found, channels)
+    forget(found, read_forgotten(where))
+    write_private(where, found)
+    write_public(plan, where, found, owners)
+    counts = Counter(file.status for file in found.files)
+    told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    typer.echo(f"index: {len(found.files)} files ({told}); {len(found.scans)} scans")
+    check_tasks(found, sorted(plan.tasks))
+    check(plan, where, counts, len(found.scans))
+
+
+def places_of(plan: Plan) -> list[Place]:
+    """Folders of labels first, so that one inside a source is known for what it is."""
+    from pipeline.scans.inventory import Place
+
+    data = Path(plan.study["data"] or ".")
+    labels = [Place(Path(task["labels"]), _anchor(task["labels"], data), task=name) for name, task in sorted(plan.tasks.items())]
+    sources = [
+        Place(Path(s["path"]), _anchor(s["path"], data), s["modality"] or "", s["channel"] or "", s["origin"], s["licence"])
+        for s in plan.study["sources"]
+    ]
+    return labels + sources
+
+
+def count_files(places: list[Place]) -> int:
+    """For the progress bar; a folder inside another counts twice."""
+    import os
+
+    return sum(len(files) for place in places for _, _, files in os.walk(place.path))
+
+
+def _anchor(path: str, data: Path) -> str:
+    """What ids know of a folder: its place below the study's data, so that moved data keep their ids; else its whole path."""
+    whole = Path(path).absolute()
+    return whole.relative_to(data.absolute()).as_posix() if whole.is_relative_to(data.absolute()) else whole.as_posix()
+
+
+def forget(found: Inventory, forgotten: frozenset[str]) -> None:
+    """Takes the scans of forgotten subjects out; of their files only the number stays."""
+    from dataclasses import replace
+
+    gone = {scan.scan_id for scan in found.scans if scan.subject_id in forgotten}
+    found.scans = [scan for scan in found.scans if scan.scan_id not in gone]
+    found.files = [replace(file, status="forgotten", scan_id="", code=None) if file.scan_id in gone else file for file in found.files]
+
+
+def write_private(where: StudyFolder, found: Inventory) -> None:
+    from pipeline.scans.identity import write_crosswalk
+
+    scans = {scan.scan_id: scan for scan in found.scans}
+    write_crosswalk(where, [_crosswalk_row(file, scans.get(file.scan_id)) for file in found.files if file.status != "forgotten"])
+
+
+def _crosswalk_row(file: File, scan: Found3D | None) -> dict[str, str]:
+    kind = "labels" if file.place.task else "scan" if scan is not None and file.path in scan.paths else "other"
+    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": file.scan_id, "task": file.place.task}
+    return row | ({"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {})
+
+
+def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[str, dict[str, str]]) -> None:
+    """Everything that carries ids only; a table that did not change is not written, so that nothing wakes for nothing."""
+    from pipeline.plan import shard_of
+    from pipeline.scans.accounts import INVENTORY, write_accounts, write_rows
+    from pipeline.scans.quarantine import quarantine_row
+
+    scans = {scan.scan_id: scan for scan in found.scans}
+    files, refused = [], []
+    for file in sorted(found.files, key=lambda item: item.file_id):
+        place, scan = file.place, scans.get(file.scan_id)
+        credit = scan.place if place.task and scan is not None else place
+        modality = scan.modality if scan is not None else ""
+        code = file.code.value if file.code is not None else ""
+        row = (file.file_id, file.status, code, file.scan_id, file.kind, modality, credit.origin, credit.licence)
+        files.append(dict(zip(INVENTORY, row, strict=True)))
+        if file.code is not None:
+            refused.append(quarantine_row("index", file.code, file.file_id, file.scan_id, place.origin, place.licence))
+    label_paths = {file.file_id: file.path for file in found.files if file.place.task}
+    shards: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for scan in sorted(found.scans, key=lambda item: item.scan_id):
+        name = shard_of(scan.exam_id if plan.study["channels"] else scan.scan_id, plan.shards)
+        shards[name].append(_shard_row(scan, {task: label_paths[file] for task, file in owners.get(scan.scan_id, {}).items()}))
+    for shard in plan.shards:
+        write_rows(where.shard(shard), SHARD, shards[shard])
+    write_accounts(where, plan.shards, files, refused)
+
+
+def _shard_row(scan: Found3D, labels: dict[str, Path]) -> dict[str, str]:
+    from pipeline.scans.inventory import content_of
+
+    content = content_of([*scan.paths, *(labels[task] for task in sorted(labels))])[:32]
+    spacing = json.dumps([round(value, 4) for value in scan.spacing_mm]) if scan.spacing_mm else ""
+    values = (
+        scan.scan_id, scan.exam_id, scan.subject_id, scan.kind, scan.modality, scan.channel, str(len(scan.paths)), content, spacing,
+        json.dumps(sorted(labels)), scan.place.origin, scan.place.licence,
+    )  # fmt: skip
+    return dict(zip(SHARD, values, strict=True))
+
+
+def check(plan: Plan, where: StudyFolder, counts: Counter[str], num_scans: int) -> None:
+    """Refuses to go on without a scan, or where more files were refused than the study allows."""
+    if num_scans == 0:
+        raise ValueError(f"sources: none of {sum(counts.values())} files is a scan that can be read; {where.quarantine} says why")
+    share = counts["quarantined"] / sum(counts.values())
+    if share > plan.study["max_refused"]:
+        raise ValueError(
+            f"max_refused: {share:.0%} of the files were refused, more than the {plan.study['max_refused']:.0%} that the study allows; "
+            f"{where.quarantine} says why. Mend or remove them, or raise max_refused in the study"
+        )
