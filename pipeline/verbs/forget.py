@@ -100,7 +100,7 @@ def tables(where: StudyFolder) -> list[Path]:
     return [path for path in [*single, *sorted(many)] if path.exists()]
 
 
-def read(path: Path):  # noqa: ANN201
+def read(path: Path):
     """A table as it is, or None if it has no header."""
     import pandas as pd
 
