@@ -87,7 +87,7 @@ def encoder_section(plan: Plan, where: StudyFolder) -> list[dict[str, Any]]:
         contract = where.run(run.run) / "encoder.json"
         if contract.exists():
             value = read_json(contract)
-            rows.append({"run": run.run, "recipe": run.recipe, "seed": run.seed, "path": f"runs/{run.run}/encoder.safetensors", **value})
+            rows.append({**value, "run": run.run, "recipe": run.recipe, "seed": run.seed, "path": f"runs/{run.run}/encoder.safetensors"})
     return rows
 
 

@@ -43,7 +43,7 @@ def svg_of(figure: Any) -> str:
 def dice_curve(points: Sequence[dict[str, Any]], task: str) -> Any:
     """Mean Dice over the number of labels, a line for each initialisation, with 95 % intervals."""
     figure, (axis,) = new_figure(8.2, 4.4)
-    names = list(dict.fromkeys(point["initialisation"] for point in points))
+    names = sorted(dict.fromkeys(point["initialisation"] for point in points), key=lambda name: name != "scratch")
     sizes = sorted({point["num_labels"] for point in points})
     for number, name in enumerate(names):
         own = sorted((p for p in points if p["initialisation"] == name), key=lambda p: p["num_labels"])
@@ -56,6 +56,7 @@ def dice_curve(points: Sequence[dict[str, Any]], task: str) -> Any:
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
+    axis.set_xlim(sizes[0] / 1.4, sizes[-1] * 1.4)
     axis.set_xlabel("labelled training subjects")
     axis.set_ylabel("Dice on test subjects (mean, 95 % interval)")
     axis.set_title(task, loc="left")
@@ -65,12 +66,22 @@ def dice_curve(points: Sequence[dict[str, Any]], task: str) -> Any:
 
 def loss_curves(series: dict[str, dict[str, tuple[list[int], list[float]]]], wanted: Sequence[str]) -> Any:
     """One panel for each wanted metric, a line for each run that has it."""
-    figure, axes = new_figure(max(4.2, 3.4 * len(wanted)), 3.0, max(1, len(wanted)))
+    recipes = list(dict.fromkeys(run.rsplit("-", 1)[0].rsplit("-s", 1)[0] for run in series))
+    figure, axes = new_figure(max(4.2, 3.4 * len(wanted)) + 1.4, 3.0, max(1, len(wanted)))
     for axis, metric in zip(axes, wanted, strict=False):
-        for number, (run, metrics) in enumerate(series.items()):
+        for run, metrics in series.items():
             if metric in metrics:
-                axis.plot(*metrics[metric], label=run.rsplit("-", 1)[0], color=COLOURS[(number + 1) % len(COLOURS)], linewidth=1.4)
+                few = len(metrics[metric][0]) < 12
+                label = run.rsplit("-", 1)[0]
+                axis.plot(*metrics[metric], label=label, linewidth=1.4, marker="o" if few else None, markersize=4, **_style(label, recipes))
         axis.set_title(metric, loc="left", fontsize=10)
         axis.set_xlabel("step")
-    axes[0].legend(fontsize=8)
+    handles, labels = max((axis.get_legend_handles_labels() for axis in axes), key=lambda pair: len(pair[1]))
+    figure.legend(handles, labels, fontsize=8, loc="outside right upper")
     return figure
+
+
+def _style(label: str, recipes: list[str]) -> dict[str, Any]:
+    """A colour for each recipe, a dash pattern for each seed."""
+    recipe, seed = label.rsplit("-s", 1)
+    return {"color": COLOURS[(recipes.index(recipe) + 1) % len(COLOURS)], "linestyle": ("-", "--", ":", "-.")[int(seed) % 4]}

@@ -16,7 +16,7 @@ from pipeline.plan import Plan
 from pipeline.reports import contents, figures, pictures, verdicts
 from pipeline.volumes.store import Store
 
-MAX_TILES, MAX_INSTANCES, MAX_EXAMPLES = 12, 8, 4
+MAX_TILES, MAX_INSTANCES, MAX_EXAMPLES = 12, 8, 6
 
 
 def write_report(plan: Plan, where: StudyFolder) -> Path:
@@ -107,11 +107,8 @@ def _examples(plan: Plan, where: StudyFolder) -> list[dict[str, Any]]:
             continue
         with np.load(path) as data:
             rows = [
-                [
-                    pictures.png_uri(np.kron(pictures.upright(data[name][i] / 255.0), np.ones((4, 4))))
-                    for name in ("target", "shown", "restored")
-                ]
-                for i in range(min(MAX_EXAMPLES, len(data["target"])))
+                (title, [pictures.png_uri(pictures.upright(image / 255.0)) for image in data[name][:MAX_EXAMPLES]])
+                for name, title in (("target", "original"), ("shown", "shown to the network"), ("restored", "given back"))
             ]
         found.append({"name": f"{run.recipe}, seed {run.seed}", "rows": rows})
     return found

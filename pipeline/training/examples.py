@@ -13,7 +13,10 @@ from pipeline.training.loop import Loop
 
 @torch.no_grad()
 def write_examples(loop: Loop, path: Path) -> bool:
-    """Middle axial slices, uint8 (N, D, H) each, as ``target``, ``shown`` and ``restored`` in an npz; False if nothing is restored."""
+    """Middle axial slices, uint8 (N, D, H) each, as ``target``, ``shown`` (hidden voxels grey) and ``restored`` in an npz.
+
+    False if nothing is restored.
+    """
     region = to_device((loop.judge or loop.loader).region(0), loop.device)
     loop.learner.eval()
     _, step, _ = loop.learner.losses(region, progress=1.0, step=loop.training.steps)
@@ -21,7 +24,8 @@ def write_examples(loop: Loop, path: Path) -> bool:
         found = objective.restored(step)
         if found is not None:
             view = step.views[found[0]][0]
-            pictures = {"target": view.target, "shown": view.voxels, "restored": found[1]}
+            shown = view.voxels if view.hidden is None else view.voxels.masked_fill(view.hidden[:, None], 0.5)
+            pictures = {"target": view.target, "shown": shown, "restored": found[1]}
             with replacing(path) as temporary, temporary.open("wb") as handle:
                 np.savez_compressed(handle, **{name: _slices(value) for name, value in pictures.items()})
             return True
