@@ -28,6 +28,10 @@ TAGS = (
     "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BurnedInAnnotation", "ConversionType", "SequenceName", "StudyDate", "PatientName",
 )  # fmt: skip
+NO_PLACE = {  # words of ImageType: what was aimed with, projected, rendered or copied off a screen has no value of its own at a place
+    "LOCALIZER", "SCOUT", "TOPOGRAM", "PROJECTION IMAGE", "MIP", "MINIP", "MAX_IP", "MIN_IP", "VRT", "SSD", "VOLREN", "VOLUME_RENDER",
+    "SURFACE_RENDER", "CURVED_MPR", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO",
+}  # fmt: skip
 MAX_JITTER_MM = 0.05
 MIN_SLICES = 4
 
@@ -129,7 +133,7 @@ def _slice(path: Path, header: Any) -> Slice | None:
 
 def _check_kind(header: Any) -> None:
     image_type = {str(word).upper() for word in header.get("ImageType", ()) or ()}
-    if image_type & {"LOCALIZER", "SCOUT"} or "SECONDARY" in image_type or header.get("ConversionType"):
+    if image_type & NO_PLACE:
         raise Refused(Code.NOT_ORIGINAL)
     if str(header.get("BurnedInAnnotation", "NO")).upper() == "YES":
         raise Refused(Code.BURNED_IN)
