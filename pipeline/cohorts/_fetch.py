@@ -83,8 +83,8 @@ def fetch_url(url: str, path: Path, digest: str) -> Path:
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise ValueError(
-            f"{path}: could not be downloaded ({reason}). Without internet, get {url} elsewhere ({algorithm} {wanted}) and put it there; or "
-            "name a folder that holds the data: `--config data=DIR` (snakemake), `--data DIR` (vesalius)"
+            f"{path}: could not be downloaded ({reason}). Without internet, get {url} elsewhere ({algorithm} {wanted}) and put it there, "
+            "or name a folder that holds the data: `--config data=DIR` (snakemake), `--data DIR` (vesalius)"
         ) from error
     return path
 
