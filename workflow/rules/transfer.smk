@@ -11,6 +11,9 @@ rule finetune:
     params:
         folder=lambda wildcards: FOLDER,
         version=VERSION,
+        settings=lambda wildcards: json.dumps(
+            [PLAN["study"]["finetune"], PLAN["study"]["initialisations"].get(TRANSFERS[wildcards.transfer]["initialisation"])], sort_keys=True
+        ),
     log:
         f"{FOLDER}/logs/finetune/{{transfer}}.log",
     benchmark:
