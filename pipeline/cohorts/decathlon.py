@@ -1,8 +1,7 @@
 """A task of the Medical Segmentation Decathlon (Antonelli et al., Nature Communications 2022), from a folder or by download.
 
-A data folder that already holds ``images`` and ``labels`` (or the archive's own ``imagesTr`` and ``labelsTr``) is used as it is. Else
-the public archive is downloaded to ``packages``, checked, and its labelled images are written to ``images`` and ``labels``; the unlabelled
-test images of the challenge are left in the archive.
+A data folder that already holds ``images`` and ``labels`` is used as it is. Else the public archive is downloaded to ``packages``, checked,
+and its labelled images are written to ``images`` and ``labels``; the unlabelled test images of the challenge are left in the archive.
 """
 
 from __future__ import annotations
@@ -77,12 +76,15 @@ def _whole(data: Path, record: Path, digest: str) -> bool:
 
 
 def _images(data: Path) -> int:
-    """Number of files in folders of images and labels that both hold some; 0 if there are no such folders."""
-    for names in (("images", "labels"), ("imagesTr", "labelsTr")):
-        counts = [sum(_is_image(path.name) for path in (data / name).glob("*")) for name in names]
-        if all(counts):
-            return sum(counts)
-    return 0
+    """Number of files in ``images`` and ``labels`` if both hold some, else 0. The archive's own names are a ``ValueError``."""
+    counts = [_count(data / name) for name in FOLDERS.values()]
+    if not all(counts) and all(_count(data / name) for name in FOLDERS):
+        raise ValueError(f"{data}: holds imagesTr and labelsTr, but the study reads images and labels; rename the two folders")
+    return sum(counts) if all(counts) else 0
+
+
+def _count(folder: Path) -> int:
+    return sum(_is_image(path.name) for path in folder.glob("*"))
 
 
 def _target(name: str, folder: str) -> str | None:

@@ -29,7 +29,7 @@ def test_the_lines_of_the_readme_give_the_coarsest_level(saved, monkeypatch):
     monkeypatch.chdir(folder)
     names = {"x": torch.rand(2, 1, 16, 24, 16)}
     with torch.no_grad():
-        exec(code, names)  # noqa: S102
+        exec(code, names)
         levels = network(names["x"], want=frozenset({"levels"})).levels
     torch.testing.assert_close(names["features"], levels[-1])
 
