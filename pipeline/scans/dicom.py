@@ -1,175 +1,134 @@
-"""DICOM headers: which files belong to which volume. Pixels are not touched here.
+"""DICOM headers: what each file is, and whether it can be a slice of a volume. Pixels are not touched here.
 
-A series is split by what really separates volumes: series, orientation, matrix, kind of image, acquisition, echo, time point and
-diffusion weighting. What is no original CT, MR or PET slice is refused or set aside by name, never guessed at.
+Derived images of a CT, MR or PET class (apparent diffusion, resampled PET, reformats) have values at places, and are read. What was
+aimed with, projected, rendered or copied off a screen is refused by name.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from pipeline.scans.elements import read_elements
+from pipeline.scans.grouping import group
 from pipeline.scans.quarantine import Code, Refused
+from pipeline.scans.slices import Series, Slice
 
-CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.4": "MR", "1.2.840.10008.5.1.4.1.1.128": "PT",
-    "1.2.840.10008.5.1.4.1.1.2.1": "CT", "1.2.840.10008.5.1.4.1.1.4.1": "MR", "1.2.840.10008.5.1.4.1.1.130": "PT",
-}  # fmt: skip
-ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.130")
+__all__ = ["Series", "Slice", "group", "read_header"]
+
+CT, MR, PT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128"
+ENHANCED = {f"{CT}.1": "CT", f"{MR}.1": "MR", "1.2.840.10008.5.1.4.1.1.130": "PT", f"{CT}.2": "CT", f"{MR}.4": "MR", f"{PT}.1": "PT"}
+CLASSES = {CT: "CT", MR: "MR", PT: "PT", **ENHANCED}  # .2, .4 and .1 of PT: enhanced objects converted from classic ones
 COMPANIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3")  # segmentation, structure set
-DEFLATED = "1.2.840.10008.1.2.1.99"
-TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "IssuerOfPatientID", "Modality", "ImageType",
-    "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "AcquisitionNumber",
-    "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "BurnedInAnnotation", "ConversionType", "SequenceName", "StudyDate", "PatientName",
-)  # fmt: skip
-NO_PLACE = {  # words of ImageType: what was aimed with, projected, rendered or copied off a screen has no value of its own at a place
+NO_PLACE = {
     "LOCALIZER", "SCOUT", "TOPOGRAM", "PROJECTION IMAGE", "MIP", "MINIP", "MAX_IP", "MIN_IP", "VRT", "SSD", "VOLREN", "VOLUME_RENDER",
     "SURFACE_RENDER", "CURVED_MPR", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO",
 }  # fmt: skip
-MAX_JITTER_MM = 0.05
-MIN_SLICES = 4
-
-
-@dataclass(frozen=True)
-class Slice:
-    """What a file's header says; ``position`` and ``orientation`` are in DICOM's LPS millimetres."""
-
-    path: Path
-    modality: str
-    series: str
-    study: str
-    patient: str
-    instance: str
-    key: tuple[Any, ...]
-    position: tuple[float, float, float] | None
-    orientation: tuple[float, ...]
-    spacing: tuple[float, float]
-    shape: tuple[int, int]
-    enhanced: bool = False
-
-
-@dataclass
-class Series:
-    """The slices of one volume to be."""
-
-    slices: list[Slice] = field(default_factory=list)
-
-    @property
-    def first(self) -> Slice:
-        return self.slices[0]
+MAX_SIDE = 4096
+MAX_POSITION_MM = 1e5
+MAX_SPACING_MM = 100.0
 
 
 def read_header(path: Path) -> Slice | None:
     """None for a companion (segmentation, structure set); raises ``Refused`` for what is no slice of a volume."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        meta = pydicom.filereader.read_file_meta_info(path) if _has_preamble(path) else None
-        if meta is not None and str(getattr(meta, "TransferSyntaxUID", "")) == DEFLATED:
-            raise Refused(Code.DEFLATED)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=meta is None)
-        return _slice(path, header)
-    except Refused:
-        raise
-    except InvalidDicomError:
-        raise Refused(Code.CORRUPT) from None
-    except PermissionError:
-        raise Refused(Code.UNREADABLE) from None
-    except Exception:  # pydicom raises what it likes on damaged files, RecursionError among them
-        raise Refused(Code.CORRUPT) from None
+    return slice_of(path, read_elements(path).values)
 
 
-def group(slices: list[Slice]) -> list[Series]:
-    """Slices by volume, in a stable order."""
-    found: dict[tuple[Any, ...], Series] = defaultdict(Series)
-    for item in slices:
-        found[item.key].slices.append(item)
-    for series in found.values():
-        series.slices.sort(key=lambda item: str(item.path))
-    return [found[key] for key in sorted(found, key=repr)]
-
-
-def _has_preamble(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
-def _slice(path: Path, header: Any) -> Slice | None:
-    sop_class = str(header.get("SOPClassUID", ""))
+def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
+    """What ``read_header`` says, of elements that were read already."""
+    sop_class = values.get("SOPClassUID", "")
     if sop_class in COMPANIONS:
         return None
     if sop_class not in CLASSES:
         raise Refused(Code.SOP_CLASS)
-    _check_kind(header)
+    _check_kind(values)
     enhanced = sop_class in ENHANCED
-    image_type = tuple(str(word) for word in header.get("ImageType", ()) or ())
-    orientation = () if enhanced else _orientation(header)
-    shape = (int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0))
-    if min(shape) < 1 or max(shape) > 4096:
-        raise Refused(Code.TOO_LARGE if max(shape) > 4096 else Code.BAD_HEADER)
-    series = str(header.get("SeriesInstanceUID", ""))
+    shape = (values.get("Rows", 0), values.get("Columns", 0))
+    if min(shape) < 1 or max(shape) > MAX_SIDE:
+        raise Refused(Code.TOO_LARGE if max(shape) > MAX_SIDE else Code.BAD_HEADER)
+    series, instance = sys.intern(values.get("SeriesInstanceUID", "")), values.get("SOPInstanceUID", "")
     if not series:
         raise Refused(Code.BAD_HEADER)
-    parts = [
-        str(header.get(tag, ""))
-        for tag in ("AcquisitionNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue")
-    ]
-    key = (series, tuple(round(c, 3) + 0.0 for c in orientation), shape, image_type[:3], *parts)
-    if enhanced:
-        key = (*key, str(header.get("SOPInstanceUID", path)))
+    words = ("EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue")
+    key = (series, shape, values.get("ImageType", ())[:3], *(values.get(word, "") for word in words), instance if enhanced else "")
     return Slice(
-        path, CLASSES[sop_class], series, str(header.get("StudyInstanceUID", "")),
-        f"{header.get('PatientID', '')}\x1f{header.get('IssuerOfPatientID', '')}", str(header.get("SOPInstanceUID", "")), key,
-        None if enhanced else _position(header), orientation, (0.0, 0.0) if enhanced else _spacing(header), shape, enhanced,
+        path, CLASSES[sop_class], series, sys.intern(values.get("StudyInstanceUID", "")),
+        sys.intern(f"{values.get('PatientID', '')}\x1f{values.get('IssuerOfPatientID', '')}"), instance, key,
+        None if enhanced else _position(values), () if enhanced else _orientation(values), (0.0, 0.0) if enhanced else _spacing(values),
+        shape, enhanced, _traits(values), _clocks(values),
     )  # fmt: skip
 
 
-def _check_kind(header: Any) -> None:
-    image_type = {str(word).upper() for word in header.get("ImageType", ()) or ()}
-    if image_type & NO_PLACE:
+def _check_kind(values: dict[str, Any]) -> None:
+    image_type = {word.upper() for word in values.get("ImageType", ())}
+    if (image_type | {values.get("VolumeBasedCalculationTechnique", "").upper()}) & NO_PLACE:
         raise Refused(Code.NOT_ORIGINAL)
-    if str(header.get("BurnedInAnnotation", "NO")).upper() == "YES":
+    if "MOSAIC" in image_type:
+        raise Refused(Code.MOSAIC)
+    if values.get("BurnedInAnnotation", "NO").upper() == "YES":
         raise Refused(Code.BURNED_IN)
-    if int(header.get("SamplesPerPixel", 1) or 1) != 1 or str(header.get("PhotometricInterpretation", "MONOCHROME2"))[:10] != "MONOCHROME":
+    if values.get("SamplesPerPixel", 1) != 1 or not values.get("PhotometricInterpretation", "MONOCHROME2").startswith("MONOCHROME"):
         raise Refused(Code.COLOUR)
 
 
-def _numbers(header: Any, tag: str, count: int) -> tuple[float, ...] | None:
-    value = header.get(tag)
-    try:
-        numbers = tuple(float(v) for v in value) if value is not None else ()
-    except (TypeError, ValueError):
+def _traits(values: dict[str, Any]) -> tuple[Any, ...]:
+    words = ("ImageType", "EchoTime", "AcquisitionNumber", "SequenceName", "DiffusionGradientOrientation", "InversionTime", "FlipAngle",
+             "RepetitionTime")  # fmt: skip
+    return tuple(values.get(word, "") for word in words)
+
+
+def _clocks(values: dict[str, Any]) -> tuple[float | None, ...]:
+    return _number(values, "InstanceNumber"), seconds_of_day(values.get("AcquisitionTime", "")), _number(values, "TriggerTime")
+
+
+def seconds_of_day(time: str) -> float | None:
+    """Of a DICOM time, HHMMSS.FFFFFF."""
+    digits = time.replace(":", "").partition(".")
+    if len(digits[0]) != 6 or not digits[0].isdigit() or (digits[2] and not digits[2].isdigit()):
         return None
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
+    whole = int(digits[0][:2]) * 3600 + int(digits[0][2:4]) * 60 + int(digits[0][4:])
+    return whole + float(f"0.{digits[2] or 0}")
 
 
-def _position(header: Any) -> tuple[float, float, float]:
-    position = _numbers(header, "ImagePositionPatient", 3)
-    if position is None:
+def _number(values: dict[str, Any], word: str) -> float | None:
+    found = _numbers(values, word, 1)
+    return found[0] if found else None
+
+
+def _numbers(values: dict[str, Any], word: str, count: int) -> tuple[float, ...] | None:
+    found = values.get(word)
+    return found if found is not None and len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def _position(values: dict[str, Any]) -> tuple[float, float, float]:
+    position = _numbers(values, "ImagePositionPatient", 3)
+    if position is None or max(map(abs, position)) > MAX_POSITION_MM:
         raise Refused(Code.NO_POSITION)
     return position
 
 
-def _orientation(header: Any) -> tuple[float, ...]:
+def _orientation(values: dict[str, Any]) -> tuple[float, ...]:
     """Row and column direction, which must be unit vectors at a right angle."""
-    value = _numbers(header, "ImageOrientationPatient", 6)
-    if value is None:
+    found = _numbers(values, "ImageOrientationPatient", 6)
+    if not is_orientation(found):
         raise Refused(Code.NO_POSITION)
-    row, column = np.asarray(value[:3]), np.asarray(value[3:])
-    if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
-        raise Refused(Code.NO_POSITION)
-    return value
+    return found
 
 
-def _spacing(header: Any) -> tuple[float, float]:
-    value = _numbers(header, "PixelSpacing", 2)
-    if value is None or min(value) <= 0:
+def is_orientation(found: Any) -> bool:
+    """Whether six numbers are two unit vectors at a right angle."""
+    if found is None or len(found) != 6 or not all(map(math.isfinite, found)):
+        return False
+    row, column = found[:3], found[3:]
+    lengths = math.hypot(*row), math.hypot(*column)
+    turned = sum(a * b for a, b in zip(row, column, strict=True))
+    return abs(lengths[0] - 1) <= 1e-3 and abs(lengths[1] - 1) <= 1e-3 and abs(turned) <= 1e-3
+
+
+def _spacing(values: dict[str, Any]) -> tuple[float, float]:
+    found = _numbers(values, "PixelSpacing", 2)
+    if found is None or min(found) <= 0 or max(found) > MAX_SPACING_MM:
         raise Refused(Code.PIXEL_SPACING)
-    return value
+    return found

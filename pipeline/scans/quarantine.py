@@ -36,8 +36,10 @@ class Code(StrEnum):
     MISSING_SLICE = "MISSING_SLICE"
     VARIABLE_SPACING = "VARIABLE_SPACING"
     GANTRY_TILT = "GANTRY_TILT"
+    SHIFTED_SLICES = "SHIFTED_SLICES"
     MIXED_SHAPE = "MIXED_SHAPE"
     MULTI_FRAME = "MULTI_FRAME"
+    MOSAIC = "MOSAIC"
     DECODER = "DECODER"
     TIME_OUT = "TIME_OUT"
     LINK = "LINK"
@@ -61,10 +63,10 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.DIMENSIONS: ("The file is not one three-dimensional volume.", "Split it into volumes first."),
     Code.ORIENTATION: ("The header gives no usable place in the body.", "Convert the scan again from its DICOM files."),
     Code.ORIENTATION_CONFLICT: ("The header places the voxels in two different ways.", "Convert again, so that sform and qform agree."),
-    Code.NOT_FINITE: ("Some voxels are no numbers.", "Find out which tool wrote them; repair the scan there."),
+    Code.NOT_FINITE: ("Some voxels are no numbers, or too large.", "Find out which tool wrote them; repair the scan there."),
     Code.SCALING: ("The scaling of the stored values is zero or no number.", "Copy or convert the scan again."),
     Code.SOP_CLASS: ("The DICOM object is no CT, MR or PET image.", "Nothing to do, unless a scan was expected here."),
-    Code.NOT_ORIGINAL: ("The image is a localizer, a secondary capture or a reformat.", "Nothing to do."),
+    Code.NOT_ORIGINAL: ("The image is a localizer, a projection, a rendering or a copy of a screen.", "Nothing to do."),
     Code.BURNED_IN: ("The image may have text burned into its pixels.", "Check it, and leave it out of research data."),
     Code.COLOUR: ("The image is in colour.", "Nothing to do; only intensities are read."),
     Code.TRANSFER_SYNTAX: (
@@ -79,9 +81,11 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.DUPLICATE_POSITION: ("Several slices lie at the same place.", "Separate the acquisitions into series of their own."),
     Code.MISSING_SLICE: ("A slice inside the volume is missing.", "Fetch the series again from its archive."),
     Code.VARIABLE_SPACING: ("The distance between slices varies.", "Nothing to do; such a series is no regular grid."),
-    Code.GANTRY_TILT: ("The gantry was tilted: slices are shifted against each other.", "Resample with a tool that undoes the tilt."),
+    Code.GANTRY_TILT: ("The slices are sheared further than any gantry tilts.", "Fetch the series again from its archive."),
+    Code.SHIFTED_SLICES: ("Slices are shifted sideways against each other.", "Nothing to do; such a series is no regular grid."),
     Code.MIXED_SHAPE: ("Slices differ in size or coding.", "Separate them into series of their own."),
     Code.MULTI_FRAME: ("The multi-frame object is not one regular stack.", "Convert it to single-frame objects first."),
+    Code.MOSAIC: ("The image is a mosaic of slices.", "Export it unmosaicked, or convert it with a tool that knows the vendor."),
     Code.DECODER: ("The pixel data could not be decoded.", "Copy the file again from its source."),
     Code.TIME_OUT: ("Reading took longer than the limit allows.", "Look at the file; it may be damaged on purpose."),
     Code.LINK: ("The file is a link that leads out of the folder, or to nothing.", "Put the file itself into the folder."),

@@ -1,0 +1,47 @@
+"""What a DICOM file's header says of the slice in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.scans.geometry import Plane
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """``position`` and ``orientation`` are in DICOM's LPS millimetres. ``key`` names the volume; ``traits`` are what may separate volumes
+    that share a key; ``clocks`` are instance number, acquisition time in s and trigger time in ms, None where unknown."""
+
+    path: Path
+    modality: str
+    series: str
+    study: str
+    patient: str
+    instance: str
+    key: tuple[Any, ...]
+    position: tuple[float, float, float] | None
+    orientation: tuple[float, ...]
+    spacing: tuple[float, float]
+    shape: tuple[int, int]
+    enhanced: bool = False
+    traits: tuple[Any, ...] = ()
+    clocks: tuple[float | None, ...] = ()
+
+    @property
+    def plane(self) -> Plane:
+        return Plane(np.asarray(self.position), np.asarray(self.orientation), self.spacing)
+
+
+@dataclass
+class Series:
+    """The slices of one volume to be."""
+
+    slices: list[Slice] = field(default_factory=list)
+
+    @property
+    def first(self) -> Slice:
+        return self.slices[0]
