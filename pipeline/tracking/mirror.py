@@ -64,10 +64,11 @@ class Mirror:
             if journal.exists():
                 points += self._push_transfer(transfer, where, journal)
         self._push_verdict(where)
+        self._end_parents(where)
         return points
 
     def _push_transfer(self, transfer: Transfer, where: StudyFolder, journal: Path) -> int:
-        recipe = self.plan.study["initialisations"].get(transfer.initialisation, {}).get("recipe") or "scratch"
+        recipe = self._recipe_of(transfer.initialisation)
         tags = {"task": transfer.task, "initialisation": transfer.initialisation, "stage": "finetune"}
         run_id = self._run(f"transfer:{transfer.transfer}", transfer.transfer, self._parent(recipe), tags)
         points = self._push_journal(run_id, journal)
@@ -126,16 +127,44 @@ class Mirror:
         table, when = pd.read_csv(where.verdict, sep="\t"), where.verdict.stat().st_mtime_ns // 1_000_000
         figures = ("dice_mean", "diff_mean", "ci_low", "ci_high", "p_raw", "p_holm")
         for row in table.to_dict("records"):
-            recipe = self.plan.study["initialisations"].get(row["initialisation"], {}).get("recipe") or "scratch"
-            size = row["num_labels"]
-            names = {f"{row['task']}/{row['initialisation']}/{size}/{name}": row[name] for name in figures}
+            names = {f"verdict/{row['task']}/{row['num_labels']}/{name}": row[name] for name in figures}
             found = [Metric(name, float(value), when, 0) for name, value in names.items() if value == value and value is not None]
-            self.client.log_batch(self._parent(recipe), metrics=found)
+            for run_id in self._judged(row["task"], row["initialisation"]):
+                self.client.log_batch(run_id, metrics=found)
         run_id = self._run("verdict", "verdict", None, {"stage": "verdict"})
         for path in (where.verdict, where.root / "verdict.json", where.report, *sorted((where.root / "figures").glob("*"))):
             if path.exists():
                 self._artifact_once(run_id, path)
         self._end(run_id)
+        self._note(where)
+
+    def _judged(self, task: str, initialisation: str) -> list[str]:
+        """The runs that a row of the verdict is about: equal names on all of them make columns that can be sorted and filtered."""
+        transfer = next(t for t in self.plan.transfers if (t.task, t.initialisation) == (task, initialisation))
+        recipe = self._recipe_of(initialisation)
+        alone = sum(self._recipe_of(t.initialisation) == recipe for t in self.plan.transfers if t.task == task) == 1
+        found = [self.runs[key] for key in (f"transfer:{transfer.transfer}",) if key in self.runs]
+        return [*found, self._parent(recipe)] if alone else found
+
+    def _recipe_of(self, initialisation: str) -> str:
+        return self.plan.study["initialisations"].get(initialisation, {}).get("recipe") or "scratch"
+
+    def _end_parents(self, where: StudyFolder) -> None:
+        """A recipe's parent has ended when all under it have."""
+        recipes = [run.recipe for run in self.plan.runs] + [self._recipe_of(t.initialisation) for t in self.plan.transfers]
+        for recipe in dict.fromkeys(recipes):
+            made = [where.encoder(run.run) for run in self.plan.runs if run.recipe == recipe]
+            made += [where.cases(t.transfer) for t in self.plan.transfers if self._recipe_of(t.initialisation) == recipe]
+            if f"parent:{recipe}" in self.runs and all(path.exists() for path in made):
+                self._end(self._parent(recipe))
+
+    def _note(self, where: StudyFolder) -> None:
+        """The verdict in words, above the experiment's runs."""
+        beside = where.root / "verdict.json"
+        if beside.exists():
+            value = read_json(beside)
+            text = "\n".join(f"- {line}" for line in [*value.get("stamps", []), *value.get("sentences", [])])
+            self.client.set_experiment_tag(self.experiment, "mlflow.note.content", text)
 
     def _experiment(self) -> str:
         name = self.plan.study["name"]
@@ -143,7 +172,8 @@ class Mirror:
         if found:
             return found.experiment_id
         where = (self.where.root / "mlartifacts").absolute().as_uri() if self.own else None
-        return self.client.create_experiment(name, artifact_location=where)
+        # the kind makes MLflow open its page for training runs, not the one for language models
+        return self.client.create_experiment(name, artifact_location=where, tags={"mlflow.experimentKind": "custom_model_development"})
 
     def _known(self) -> dict[str, str]:
         found, token = {}, None

@@ -59,7 +59,8 @@ def test_curves_and_verdict_arrive_under_the_recipes_parent(study):
     assert (f"run:{RUN}", "loss", 20, 0.05) in found
     assert (f"run:{RUN}", "validation/loss", 20, 0.25) in found
     assert (f"transfer:{TRANSFER}", "loss", 5, 2.0) in found
-    assert ("parent:restoration", "task/restoration/8/dice_mean", 0, 0.8) in found
+    for place in ("parent:restoration", f"transfer:{TRANSFER}"):
+        assert (place, "verdict/task/8/dice_mean", 0, 0.8) in found
     with sqlite3.connect(study / "mlflow.db") as store:
         parents = dict(
             store.execute(
@@ -69,6 +70,26 @@ def test_curves_and_verdict_arrive_under_the_recipes_parent(study):
         )
         ids = dict(store.execute("select value, run_uuid from tags where key = 'vesalius.key'"))
     assert parents == {f"run:{RUN}": ids["parent:restoration"], f"transfer:{TRANSFER}": ids["parent:restoration"]}
+
+
+def status(folder):
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        return dict(
+            store.execute("select t.value, r.status from tags t join runs r on r.run_uuid = t.run_uuid where t.key = 'vesalius.key'")
+        )
+
+
+def test_a_parent_ends_when_all_under_it_have_and_the_verdict_stands_above(study):
+    verb.run(study, also=None)
+    assert status(study)["parent:restoration"] == "RUNNING"
+    (study / "runs" / RUN / "encoder.safetensors").touch()
+    (study / "transfers" / TRANSFER / "cases.parquet").touch()
+    write_json(study / "verdict.json", {"sentences": ["nothing was significant"], "stamps": []})
+    verb.run(study, also=None)
+    assert status(study)["parent:restoration"] == "FINISHED"
+    with sqlite3.connect(study / "mlflow.db") as store:
+        tags = dict(store.execute("select key, value from experiment_tags"))
+    assert tags == {"mlflow.note.content": "- nothing was significant", "mlflow.experimentKind": "custom_model_development"}
 
 
 def test_a_second_push_adds_nothing_and_later_steps_are_added(study):
