@@ -1,85 +1,112 @@
 """NIfTI files, read whole or refused: nothing is filled in, nothing is guessed.
 
 Caps hold before anything is allocated; a compressed stream is read to its end, so that its checksum is verified; sform and qform must
-agree where both are coded. nibabel is used for the header alone.
+agree where both are coded.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anatomy.grid import Grid
+from pipeline.scans.nifti_header import MAX_SHEAR, MAX_SIDE, MAX_VOXELS, affine_of, kind_of, offset_of, parse, scaling_of, shape_of
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
 
-MAX_SIDE = 2048
-MAX_VOXELS = 2**31
-TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8"}
-MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-MAX_DISAGREEMENT_MM = 0.1
-MAX_SHEAR = 1e-3
+__all__ = ["MAX_SHEAR", "MAX_SIDE", "MAX_VOXELS", "read_grid", "read_nifti"]
+
+Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
+BEGINNING = 540
+LARGE = 1 << 28  # bytes of voxels, from which on a file that shrank more than
+MAX_RATIO = 250  # so many times is a bomb, unless its voxels are single bytes: empty masks do shrink a thousandfold
+MAX_PADDING = 1 << 20
+MAX_EXACT = 1 << 24  # the largest whole number up to which float32 has them all
+MAX_VALUE = 1e30
 
 
-def read_nifti(path: Path | str) -> Volume:
-    """voxels (C, D, H, W) float32 after scaling, on the file's own grid in RAS+ mm; raises ``Refused`` with its reason."""
+def read_nifti(path: Path | str, allocate: Allocate = np.empty) -> Volume:
+    """voxels (1, D, H, W) after scaling, int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``.
+    ``allocate`` gives the array for the voxels."""
     path = Path(path)
     start, stream = _start(path)
+    pair = _is_pair(path)
     with stream:
-        header, size = _header(start)
-        shape = _shape(header)
-        kind = _kind(header)
-        offset = _offset(header, size, pair=path.suffix == ".hdr")
-        if path.suffix == ".hdr":
-            raw = _read_pair(path, shape, kind, offset)
-        else:
-            raw = _payload(start, stream, offset, int(np.prod(shape)) * kind.itemsize)
-    stored = np.frombuffer(raw, dtype=kind).reshape(shape, order="F")
-    return Volume(_scaled(stored, header)[None], Grid(shape, _affine(header, shape)))
+        header, size = parse(start, pair)
+        shape, kind, offset, scaling = shape_of(header), kind_of(header), offset_of(header, size, pair), scaling_of(header)
+        grid = Grid(shape, affine_of(header, shape))
+        if not pair:
+            return Volume(_voxels(path, start, stream, offset, kind, shape, scaling, allocate)[None], grid)
+    image = _image_of(path)
+    with _opened(image) as stream:
+        return Volume(_voxels(image, b"", stream, offset, kind, shape, scaling, allocate)[None], grid)
 
 
 def read_grid(path: Path | str) -> Grid:
     """Where the voxels of a file lie, from its header alone; raises ``Refused``."""
     start, stream = _start(Path(path))
     with stream:
-        header, _ = _header(start)
-        _kind(header)
-        shape = _shape(header)
-        return Grid(shape, _affine(header, shape))
+        pair = _is_pair(Path(path))
+        header, size = parse(start, pair)
+        kind_of(header), offset_of(header, size, pair), scaling_of(header)
+        shape = shape_of(header)
+        return Grid(shape, affine_of(header, shape))
 
 
 def is_compressed(start: bytes) -> bool:
     return start[:2] == b"\x1f\x8b"
 
 
-def _start(path: Path) -> tuple[bytes, Any]:
-    """The first kilobyte, inflated, and the stream that goes on behind it."""
+def _is_pair(path: Path) -> bool:
+    return path.name.lower().endswith((".hdr", ".hdr.gz"))
+
+
+def _image_of(path: Path) -> Path:
+    """The voxels' file beside a header file."""
+    stem = path.name[: path.name.lower().rindex(".hdr")]
+    for ending in (".img", ".img.gz", ".IMG", ".IMG.GZ"):
+        if (path.parent / f"{stem}{ending}").is_file():
+            return path.parent / f"{stem}{ending}"
+    raise Refused(Code.TRUNCATED)
+
+
+def _opened(path: Path) -> Any:
     try:
         with path.open("rb") as plain:
-            begin = plain.read(540)
+            begin = plain.read(2)
         if not begin:
             raise Refused(Code.EMPTY)
-        stream = gzip.open(path) if is_compressed(begin) else path.open("rb")  # noqa: SIM115
-        return _inflate(stream, 540), stream
-    except OSError as error:
-        raise Refused(Code.CORRUPT if isinstance(error, gzip.BadGzipFile) else Code.UNREADABLE) from None
+        return gzip.open(path) if is_compressed(begin) else path.open("rb")
+    except OSError:
+        raise Refused(Code.UNREADABLE) from None
 
 
-def _inflate(stream: Any, count: int) -> bytes:
-    """Exactly ``count`` bytes, or fewer at the end of the stream; a broken stream is refused."""
+def _start(path: Path) -> tuple[bytes, Any]:
+    """The first bytes, inflated, and the stream that goes on behind them."""
+    stream = _opened(path)
+    start = bytearray(BEGINNING)
     try:
-        parts, left = [], count
-        while left > 0:
-            part = stream.read(min(left, 1 << 24))
-            if not part:
+        return bytes(start[: _inflate(stream, memoryview(start))]), stream
+    except Refused:
+        stream.close()
+        raise
+
+
+def _inflate(stream: Any, into: memoryview) -> int:
+    """Fills the memory as far as the stream goes; a broken stream is refused."""
+    seen = 0
+    try:
+        while seen < len(into):
+            count = stream.readinto(into[seen : seen + (1 << 24)])
+            if not count:
                 break
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
+            seen += count
+        return seen
     except EOFError:
         raise Refused(Code.TRUNCATED) from None
     except (gzip.BadGzipFile, zlib.error):
@@ -88,154 +115,72 @@ def _inflate(stream: Any, count: int) -> bytes:
         raise Refused(Code.UNREADABLE) from None
 
 
-def _header(start: bytes) -> tuple[Any, int]:
-    """The header as nibabel parses it, native byte order, and its size."""
-    import nibabel as nib
-
-    if len(start) < 348:
-        raise Refused(Code.TRUNCATED)
-    for kind, size in ((nib.Nifti1Header, 348), (nib.Nifti2Header, 540)):
-        for order in ("<", ">"):
-            if int.from_bytes(start[:4], "little" if order == "<" else "big") == size and len(start) >= size:
-                header = kind(start[:size], endianness=order, check=False)
-                magic = bytes(header["magic"].tobytes())[:3]
-                if magic not in (b"n+1", b"n+2", b"ni1", b"ni2"):
-                    raise Refused(Code.BAD_HEADER)
-                return header, size
-    raise Refused(Code.BAD_HEADER)
+def _voxels(
+    path: Path, start: bytes, stream: Any, offset: int, kind: np.dtype, shape: tuple[int, ...], scaling: tuple[float, float],
+    allocate: Allocate,
+) -> np.ndarray:  # fmt: skip
+    """(D, H, W) values: read, scaled, and the end of the stream verified."""
+    count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    _check_size(path, stream, offset + count, kind)
+    plain = kind == np.dtype("i2") and scaling == (1.0, 0.0)
+    stored = allocate(shape[::-1], np.int16) if plain else np.empty(shape[::-1], kind)
+    _payload(start, stream, offset, memoryview(stored).cast("B"))
+    values = stored if plain else _scaled(stored, scaling, allocate)
+    return values.transpose(2, 1, 0)
 
 
-def _shape(header: Any) -> tuple[int, int, int]:
-    dims = [int(n) for n in header["dim"]]
-    if dims[0] not in (3, 4, 5, 6, 7) or any(n < 1 for n in dims[1 : dims[0] + 1]):
-        raise Refused(Code.DIMENSIONS)
-    if any(n != 1 for n in dims[4 : dims[0] + 1]):
-        raise Refused(Code.DIMENSIONS)
-    shape = tuple(dims[1:4])
-    if max(shape) > MAX_SIDE or int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
-        raise Refused(Code.TOO_LARGE)
-    return shape
-
-
-def _kind(header: Any) -> np.dtype:
-    code = int(header["datatype"])
-    if code not in TYPES:
-        raise Refused(Code.DATA_TYPE)
-    kind = np.dtype(TYPES[code]).newbyteorder(header.endianness)
-    if int(header["bitpix"]) != kind.itemsize * 8:
-        raise Refused(Code.BAD_HEADER)
-    return kind
-
-
-def _offset(header: Any, size: int, pair: bool) -> int:
-    value = float(header["vox_offset"])
-    least = 0 if pair else size + 4
-    if not np.isfinite(value) or value != int(value) or not least <= value <= 1 << 24:
-        raise Refused(Code.BAD_HEADER)
-    return int(value)
-
-
-def _payload(start: bytes, stream: Any, offset: int, count: int) -> bytes:
-    """The voxels' bytes; then the stream must end, zero padding allowed, and its checksum must hold."""
-    behind = start[offset:]
-    if len(start) < offset:
-        skipped = _inflate(stream, offset - len(start))
-        if len(skipped) < offset - len(start):
+def _check_size(path: Path, stream: Any, expected: int, kind: np.dtype) -> None:
+    """Before anything is allocated: whether the file can hold what its header claims."""
+    size = path.stat().st_size
+    if not isinstance(stream, gzip.GzipFile):
+        if size < expected:
             raise Refused(Code.TRUNCATED)
-    data = behind[:count] + _inflate(stream, max(0, count - len(behind)))
-    if len(data) < count:
+    elif expected > LARGE and expected > (MAX_RATIO if kind.itemsize > 1 else 1100) * size:
+        raise Refused(Code.TOO_LARGE)
+
+
+def _payload(start: bytes, stream: Any, offset: int, into: memoryview) -> None:
+    """The voxels' bytes; then the stream must end, zero padding allowed, and its checksum must hold."""
+    if len(start) < offset:
+        gap = bytearray(offset - len(start))
+        if _inflate(stream, memoryview(gap)) < len(gap):
+            raise Refused(Code.TRUNCATED)
+    behind = start[offset : offset + len(into)]
+    into[: len(behind)] = behind
+    if _inflate(stream, into[len(behind) :]) < len(into) - len(behind):
         raise Refused(Code.TRUNCATED)
-    rest = behind[count:]
-    seen = 0
+    rest, seen = start[offset + len(into) :], 0
+    block = bytearray(1 << 16)
     while True:
         if any(rest):
             raise Refused(Code.CORRUPT)
         seen += len(rest)
-        if seen > 1 << 20:
+        if seen > MAX_PADDING:
             raise Refused(Code.TOO_LARGE)
-        rest = _inflate(stream, 1 << 16)
+        rest = block[: _inflate(stream, memoryview(block))]
         if not rest:
-            return data
+            return
 
 
-def _read_pair(path: Path, shape: tuple[int, ...], kind: np.dtype, offset: int) -> bytes:
-    image = path.with_suffix(".img")
-    if not image.is_file():
-        raise Refused(Code.TRUNCATED)
-    with image.open("rb") as stream:
-        return _payload(b"", stream, offset, int(np.prod(shape)) * kind.itemsize)
-
-
-def _scaled(stored: np.ndarray, header: Any) -> np.ndarray:
-    """stored * slope + inter in float32. Slope 0 means no scaling (the standard); one that is no number is refused."""
-    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    if not np.isfinite(slope) and not (np.isnan(slope) and (np.isnan(inter) or inter == 0)):
-        raise Refused(Code.SCALING)
-    if np.isnan(slope) or slope == 0:
-        slope, inter = 1.0, 0.0
-    if not np.isfinite(inter):
-        raise Refused(Code.SCALING)
-    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-        raise Refused(Code.NOT_FINITE)
-    values = stored.astype(np.float64 if stored.dtype.itemsize > 2 else np.float32)
-    if (slope, inter) != (1.0, 0.0):
-        values = values * slope + inter
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise Refused(Code.NOT_FINITE)
-    return values
-
-
-def _affine(header: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Index to RAS+ mm. Where both forms are coded they must agree to a tenth of a millimetre at every corner."""
-    unit = int(header["xyzt_units"]) & 7
-    if unit not in MM_PER_UNIT:
-        raise Refused(Code.BAD_HEADER)
-    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if not np.isfinite(spacing).all() or (spacing <= 0).any():
-        raise Refused(Code.PIXEL_SPACING)
-    found = []
-    if int(header["sform_code"]) > 0:
-        found.append(np.vstack([header["srow_x"], header["srow_y"], header["srow_z"], [0, 0, 0, 1]]).astype(np.float64))
-    if int(header["qform_code"]) > 0:
-        found.append(_qform(header, spacing))
-    if not found:
-        raise Refused(Code.ORIENTATION)
-    for affine in found:
-        _check_affine(affine)
-        affine[:3] *= MM_PER_UNIT[unit]
-    if len(found) == 2:
-        apart = np.abs(Grid(shape, found[0]).corners_mm() - Grid(shape, found[1]).corners_mm()).max()
-        if apart > MAX_DISAGREEMENT_MM:
-            raise Refused(Code.ORIENTATION_CONFLICT)
-    return found[0]
-
-
-def _qform(header: Any, spacing: np.ndarray) -> np.ndarray:
-    b, c, d = (float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
-    squared = 1.0 - (b * b + c * c + d * d)
-    if not np.isfinite(squared) or squared < -1e-5:
-        raise Refused(Code.ORIENTATION)
-    a = np.sqrt(max(squared, 0.0))
-    turn = np.array([
-        [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-        [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-        [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-    ])  # fmt: skip
-    side = -1.0 if float(header["pixdim"][0]) < 0 else 1.0
-    affine = np.eye(4)
-    affine[:3, :3] = turn * (spacing * [1.0, 1.0, side])
-    affine[:3, 3] = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
-    return affine
-
-
-def _check_affine(affine: np.ndarray) -> None:
-    """Finite, axes of positive length, and no shear: a sheared grid is no grid of cubes."""
-    if not np.isfinite(affine).all():
-        raise Refused(Code.ORIENTATION)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if (lengths < 1e-6).any():
-        raise Refused(Code.ORIENTATION)
-    cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths)
-    if np.abs(cosines - np.eye(3)).max() > MAX_SHEAR:
-        raise Refused(Code.ORIENTATION)
+def _scaled(stored: np.ndarray, scaling: tuple[float, float], allocate: Allocate) -> np.ndarray:
+    """stored * slope + inter, plane by plane."""
+    slope, inter = scaling
+    whole = stored.dtype.kind in "iu" and slope.is_integer() and inter.is_integer()
+    if whole:
+        least, most = sorted(int(bound) * int(slope) + int(inter) for bound in (stored.min(), stored.max()))
+        if max(abs(least), abs(most)) > MAX_EXACT:
+            raise Refused(Code.DATA_TYPE)
+        if least >= -32768 and most <= 32767:
+            out = allocate(stored.shape, np.int16)
+            for place, plane in zip(out, stored, strict=True):
+                place[...] = plane if scaling == (1.0, 0.0) else plane.astype(np.int64) * int(slope) + int(inter)
+            return out
+    out = allocate(stored.shape, np.float32)
+    for place, plane in zip(out, stored, strict=True):
+        if plane.dtype.kind == "f" and not (np.abs(plane) < MAX_VALUE).all():
+            raise Refused(Code.NOT_FINITE)
+        values = plane if scaling == (1.0, 0.0) else plane.astype(np.float64) * slope + inter
+        if not (np.abs(values) < MAX_VALUE).all():
+            raise Refused(Code.NOT_FINITE)
+        place[...] = values
+    return out
