@@ -66,7 +66,7 @@ def test_a_cached_file_that_was_damaged_is_fetched_again(server, tmp_path):
 @pytest.mark.parametrize(("name", "digest"), [("whole", "md5:" + "0" * 32), ("cut", RIGHT), ("none", RIGHT)])
 def test_nothing_is_kept_of_a_wrong_or_broken_download(server, tmp_path, name, digest):
     path = tmp_path / "scans.tar"
-    with pytest.raises(ValueError, match="scans.tar|is .*, not"):
+    with pytest.raises(ValueError, match=r"could not be downloaded|its (md5|sha256) is"):
         fetch_url(address(server, name), path, digest)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,208 @@
+"""A study and a task for a cohort of the user's own, as text: values that fit the scans that were found, each with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ("models_genesis", "masked")
+LEAST_VOX, LARGEST_VOX, STEP_VOX = 16, 48, 8  # edges of crops: the U-Net halves them three times
+
+
+@dataclass(frozen=True)
+class Image:
+    """One volume: a NIfTI or MetaImage file, or the DICOM files of a folder. ``key`` is what its label file must be called."""
+
+    key: str
+    subject: str
+    kind: str
+    path: Path
+    num_files: int
+    channel: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of one image says; shape and spacing along Right, Anterior, Superior."""
+
+    modality: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in the folders, and the values that follow from it."""
+
+    scans: Path
+    labels: Path
+    images: int
+    files: int
+    subjects: int
+    labelled: int
+    kinds: dict[str, int]
+    modalities: dict[str, int]
+    channels: tuple[str, ...]
+    spacing_mm: tuple[float, ...]
+    same_spacing: bool
+    shape: tuple[int, ...]
+    looked: int
+    values: dict[int, int]
+    test: int
+    validation: int
+    sizes: tuple[int, ...]
+    crop: tuple[int, ...]
+
+
+def suggest(
+    scans: Path, labels: Path, images: Sequence[Image], owned: dict[str, Path], headers: Sequence[Header], values: tuple[int, Counter[int]]
+) -> Found:
+    """Fewer than three labelled subjects are a ``ValueError``."""
+    labelled = len({image.subject for image in images if image.key in owned})
+    if labelled < 3:
+        raise ValueError(f"{labels}: only {labelled} subjects have labels; a study needs at least 3: to test, to validate, to train")
+    test, validation = min(40, max(1, labelled // 4)), min(20, max(1, labelled // 8))
+    train = labelled - test - validation
+    spacing = tuple(round(statistics.median(header.spacing_mm[axis] for header in headers), 4) for axis in range(3))
+    same = all(abs(step / middle - 1) < 0.02 for header in headers for step, middle in zip(header.spacing_mm, spacing, strict=True))
+    stored = [tuple(n * s / (s if same else m) for n, s, m in zip(h.shape, h.spacing_mm, spacing, strict=True)) for h in headers]
+    lengths = [[shape[axis] for shape in stored] for axis in range(3)]
+    return Found(
+        scans=scans,
+        labels=labels,
+        images=len(images),
+        files=sum(image.num_files for image in images),
+        subjects=len({image.subject for image in images}),
+        labelled=labelled,
+        kinds=_tally(image.kind for image in images),
+        modalities=_tally(header.modality for header in headers if header.modality),
+        channels=tuple(sorted({image.channel for image in images if image.channel})),
+        spacing_mm=spacing,
+        same_spacing=same,
+        shape=tuple(int(statistics.median(axis)) for axis in lengths),
+        looked=values[0],
+        values=dict(sorted(values[1].items())),
+        test=test,
+        validation=validation,
+        sizes=tuple(2**power for power in range(6) if 2**power < train),
+        crop=tuple(_crop(axis) for axis in lengths),
+    )
+
+
+def _tally(words: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(words).items()))
+
+
+def _crop(lengths: Sequence[float]) -> int:
+    """The largest multiple of eight voxels that half of the volumes are as long as, within limits; smaller volumes are padded."""
+    return int(min(LARGEST_VOX, max(LEAST_VOX, statistics.median_low(sorted(lengths)) // STEP_VOX * STEP_VOX)))
+
+
+def task_yaml(found: Found, name: str, path: Path) -> str:
+    """The task, as text."""
+    seen = ", ".join(f"{value} in {count}" for value, count in found.values.items())
+    classes = "\n".join(f"      {value}: label_{value}" for value in found.values)
+    return f"""# yaml-language-server: $schema={_schema(path, "task")}
+# Written by `vesalius init`. Of {found.looked} label files looked at, so many hold each value: {seen}.
+# Give the structures their names. A value that is not listed here makes `finetune` stop; 0 is background.
+name: {name}
+labels: {_text(found.labels)}
+kind:
+  segmentation:
+    classes:
+{classes}
+"""
+
+
+def study_yaml(found: Found, name: str, path: Path, task: Path) -> str:
+    """The study, as text."""
+    train = found.labelled - found.test - found.validation
+    sizes = ", ".join([*map(str, found.sizes), "all"])
+    at = max((size for size in found.sizes if size <= 8), default=train)
+    recipes = "\n".join(f"  - {_text(_recipe(recipe))}" for recipe in RECIPES)
+    starts = "\n".join(f"  {recipe}: {{recipe: {recipe}}}" for recipe in RECIPES)
+    spacing, reason = _spacing(found)
+    return f"""# yaml-language-server: $schema={_schema(path, "study")}
+# Written by `vesalius init`. Found: {found.images} images of {found.subjects} subjects in {found.files} files ({_counts(found.kinds)});
+# {found.labelled} subjects have labels. Median volume: {_times(found.shape)} voxels of {_times(found.spacing_mm)} mm.
+# What is refused, and why, stands in results/{name}/quarantine.tsv after `index`.
+name: {name}
+sources:
+  - path: {_text(found.scans)}
+{_modality(found)}
+    origin: the user's own scans   # these two stand in the inventory and in the report
+    licence: not stated
+{_channels(found)}preprocess:
+  spacing_mm: {spacing}   # {reason}
+# Subjects with labels: {found.test} test, {found.validation} validate, {train} train. Subjects without labels are pretrained on.
+split: {{test: {found.test}, validation: {found.validation}}}
+# Others lie beside these two. Their crops are of 32 x 48 x 32 voxels; copy one and change `size_vox` where yours are larger.
+recipes:
+{recipes}
+pretrain_seeds: [0]
+tasks: [{_text(task)}]
+initialisations:
+  scratch: {{}}
+{starts}
+finetune:
+  num_labels: [{sizes}]   # `all` is about {train}
+  seeds: [0, 1, 2]
+  steps: 200
+  steps_above: {{8: 400, 32: 800}}
+  batch: 2
+  size_vox: {list(found.crop)}   # multiples of 8 that half of the volumes hold, {LEAST_VOX} to {LARGEST_VOX}; smaller ones are padded
+  search: {{num_labels: {at}, learning_rates: [0.001, 0.004], lengths: [1.0, 2.0]}}   # the same for each initialisation
+"""
+
+
+def _spacing(found: Found) -> tuple[str, str]:
+    if found.same_spacing:
+        return "native", f"all volumes that were looked at have {_times(found.spacing_mm)} mm"
+    return f"[{', '.join(f'{step:g}' for step in found.spacing_mm)}]", "the median; volumes differ"
+
+
+def _modality(found: Found) -> str:
+    only = next(iter(found.modalities)) if len(found.modalities) == 1 else None
+    if only in ("CT", "MR", "PT"):
+        files = (
+            "DICOM files say so themselves" if set(found.kinds) == {"dicom"} else "guessed from names and values; mend it if it is wrong"
+        )
+        return f"    modality: {only}   # {files}"
+    seen = _counts(found.modalities) or "nothing"
+    return f"    # modality: MR   # the headers looked at say: {seen}. For files that don't say it; give each modality a source of its own"
+
+
+def _channels(found: Found) -> str:
+    if len(found.channels) < 2:
+        return ""
+    names = ", ".join(_text(channel) for channel in found.channels)
+    return f"# Several sequences of one exam were found. To let them enter together, as channels of one input:\n# channels: [{names}]\n"
+
+
+def _recipe(name: str) -> Path:
+    path = Path("configs", "recipes", f"{name}.yaml")
+    return path if path.is_file() else ROOT / path
+
+
+def _schema(path: Path, kind: str) -> str:
+    return Path(os.path.relpath(ROOT / "configs" / "schemas" / f"{kind}.json", path.resolve().parent)).as_posix()
+
+
+def _text(value: Any) -> str:
+    """Quoted, since JSON strings are YAML strings."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in numbers.items())
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)

@@ -1,0 +1,208 @@
+"""Look at your scans and labels; write a study and a task that fit them.
+
+Counts every file below both folders; headers are read of up to 200 images, voxels of up to 200 label files. Writes STUDIES/NAME.yaml and
+TASKS/NAME.yaml below --into, with what was found and why each value was chosen in comments. An existing file is never overwritten.
+
+\b
+A label file belongs to the image of the same name (without nnU-Net's _0000), or to the DICOM series in the folder of that name.
+
+\b
+Examples:
+  vesalius init scans --labels labels
+  vesalius init /archive/ct --labels /archive/ct_labels --name liver
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.cohorts._suggest import Header, Image
+
+SAMPLE = 200
+AIR_HU = -500  # below it a NIfTI of unknown modality is taken for CT
+METAIMAGE = (".mha", ".mhd", ".nrrd", ".nhdr")
+GENERAL = re.compile(r"(images?|scans?|data|nifti|dicom)(tr)?", re.IGNORECASE)
+
+
+def run(
+    scans: Annotated[Path, typer.Argument(help="Folder of scans: NIfTI, MetaImage or DICOM, in any subfolders.")],
+    labels: Annotated[Path, typer.Option(help="Folder of label volumes.")],
+    name: Annotated[str | None, typer.Option(help="Name of the study; default: that of the folder of scans.")] = None,
+    into: Annotated[Path, typer.Option(help="Folder for studies/NAME.yaml and tasks/NAME.yaml.")] = Path("configs"),
+) -> None:
+    from pipeline.cohorts._suggest import study_yaml, suggest, task_yaml
+    from pipeline.files import write_text
+    from pipeline.plan import make_plan
+
+    name = _name(scans, name)
+    study, task = into / "studies" / f"{name}.yaml", into / "tasks" / f"{name}.yaml"
+    for path in (study, task):
+        if path.exists():
+            raise ValueError(f"{path}: is there already and is not overwritten; give the study another name with --name")
+    images, label_files = find_images(scans, labels), find_labels(labels)
+    owned = {key: path for key, path in label_files.items() if key in {image.key for image in images}}
+    if not owned:
+        named = f"such as {next(iter(label_files))!r}, while an image is called {images[0].key!r}"
+        raise ValueError(
+            f"{labels}: none of its {len(label_files)} label files is named like an image in {scans} ({named}); rename them, or name the "
+            "folder that belongs to these scans"
+        )
+    found = suggest(scans, labels, images, owned, read_headers(images), read_values(owned))
+    try:
+        write_text(task, task_yaml(found, name, task))
+        write_text(study, study_yaml(found, name, study, task))
+        make_plan(study)
+    except BaseException:
+        study.unlink(missing_ok=True)
+        task.unlink(missing_ok=True)
+        raise
+    typer.echo(f"init: wrote {study} and {task}; look at them, they say what was found and why each value was chosen")
+    typer.echo(f"next: vesalius run {study}")
+
+
+def _name(scans: Path, name: str | None) -> str:
+    from pipeline.recipe import Config, Name
+
+    if name is None:
+        folder = scans.resolve()
+        given = folder.parent.name if GENERAL.fullmatch(folder.name) and folder.parent.name else folder.name
+        return re.sub(r"[^a-z0-9]+", "_", given.lower()).strip("_")[:48] or "study"
+
+    class Named(Config):
+        name: Name
+
+    try:
+        return Named(name=name).name
+    except ValueError as error:
+        raise ValueError(f"--name: {name!r} is none; use up to 48 of a-z, 0-9 and _") from error
+
+
+def find_images(scans: Path, labels: Path) -> list[Image]:
+    """Every image below ``scans``, sorted by path; files below ``labels`` are none."""
+    from pipeline.cohorts._suggest import Image
+    from pipeline.scans.naming import name_of
+    from pipeline.scans.walk import walk
+
+    images, series = [], Counter()
+    for item in _walked(walk(scans), scans):
+        if item.path.resolve().is_relative_to(labels.resolve()) and labels.resolve() != scans.resolve():
+            continue
+        if item.kind == "dicom" and item.code is None:
+            series[item.path.parent] += 1
+        elif item.kind in ("nifti", "metaimage") and item.code is None:
+            named = name_of(item.relative)
+            if not named.is_labels:
+                images.append(Image(named.key, named.subject, item.kind, item.path, 1, named.channel))
+    images += [Image(folder.name, folder.name, "dicom", folder, number, "") for folder, number in series.items()]
+    if not images:
+        raise ValueError(f"{scans}: holds no NIfTI, MetaImage or DICOM file; name the folder that holds the scans")
+    return sorted(images, key=lambda image: str(image.path))
+
+
+def find_labels(labels: Path) -> dict[str, Path]:
+    """Key -> label file, sorted."""
+    from pipeline.scans.naming import label_key
+    from pipeline.scans.walk import walk
+
+    found = {label_key(item.path.name): item.path for item in _walked(walk(labels), labels) if item.kind in ("nifti", "metaimage")}
+    if not found:
+        raise ValueError(f"{labels}: holds no NIfTI or MetaImage file; name the folder that holds the label volumes")
+    return dict(sorted(found.items()))
+
+
+def _walked(items: Any, folder: Path) -> Any:
+    from pipeline.progress import Progress
+
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; name one that exists")
+    total = sum(len(files) for _, _, files in os.walk(folder))
+    with Progress(f"look at {folder.name}", max(1, total), unit="file") as progress:
+        for item in items:
+            progress.advance()
+            yield item
+
+
+def evenly(items: list[Any], count: int = SAMPLE) -> list[Any]:
+    """At most ``count`` items, from the whole list."""
+    return items if len(items) <= count else [items[number * len(items) // count] for number in range(count)]
+
+
+def read_headers(images: list[Image]) -> list[Header]:
+    """Of a sample; a header that cannot be read is left to `index`, which says why. None at all is a ``ValueError``."""
+    from pipeline.progress import Progress
+
+    sample, found = evenly(images), []
+    with Progress("headers", len(sample), unit="file") as progress:
+        for image in sample:
+            header = _dicom_header(image) if image.kind == "dicom" else _file_header(image, look=len(found) < 5)
+            found += [header] if header else []
+            progress.advance()
+    if not found:
+        raise ValueError(f"{sample[0].path}: this and {len(sample) - 1} other images have no readable header of a 3D scan; check the files")
+    return found
+
+
+def _dicom_header(image: Image) -> Header | None:
+    import pydicom
+
+    from pipeline.cohorts._suggest import Header
+
+    path = next(path for path in sorted(image.path.iterdir()) if path.is_file())
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        down, across = (float(step) for step in header.PixelSpacing)
+        between = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0)
+        shape = (int(header.Columns), int(header.Rows), int(header.get("NumberOfFrames") or image.num_files))
+        return Header(str(header.get("Modality", "")), shape, (across, down, abs(between))) if between else None
+    except Exception:  # whatever a broken header raises, it is one image less in the sample
+        return None
+
+
+def _file_header(image: Image, look: bool) -> Header | None:
+    from pipeline.cohorts._suggest import Header
+    from pipeline.scans.metaimage import read_grid as metaimage_grid
+    from pipeline.scans.naming import name_of
+    from pipeline.scans.nifti import read_grid as nifti_grid
+    from pipeline.scans.quarantine import Refused
+    from pipeline.scans.reading import read_scan
+
+    try:
+        grid = (nifti_grid if image.kind == "nifti" else metaimage_grid)(image.path).canonical()[0]
+        modality = name_of(image.path.name).modality
+        if not modality and look:
+            modality = "CT" if float(read_scan(image.kind, [image.path]).voxels.min()) < AIR_HU else "MR"
+    except Refused:
+        return None
+    return Header(modality, grid.shape, grid.spacing_mm)
+
+
+def read_values(owned: dict[str, Path]) -> tuple[int, Counter[int]]:
+    """(label files looked at, label value -> number of them that hold it), background left out."""
+    import numpy as np
+
+    from pipeline.progress import Progress
+    from pipeline.scans.quarantine import Refused
+    from pipeline.scans.reading import read_scan
+
+    counts: Counter[int] = Counter()
+    sample = evenly(list(owned.values()))
+    with Progress("labels", len(sample), unit="file") as progress:
+        for path in sample:
+            try:
+                values = np.unique(read_scan("metaimage" if path.suffix in METAIMAGE else "nifti", [path]).voxels)
+            except Refused as refused:
+                raise ValueError(f"{path}: cannot be read as a label volume: {refused}") from refused
+            if not np.array_equal(values, values.astype(np.uint8)):
+                raise ValueError(f"{path}: has values that are no labels; label volumes hold whole numbers from 0 to 255")
+            counts.update(int(value) for value in values if value)
+            progress.advance()
+    if not counts:
+        raise ValueError(f"{next(iter(owned.values()))}: this and all other label files hold background only; there is nothing to learn")
+    return len(sample), counts

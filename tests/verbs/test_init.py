@@ -1,0 +1,181 @@
+"""`vesalius init`: what it writes can be planned and says what was found; what it can't use, it names."""
+
+import nibabel
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.plan import make_plan
+from pipeline.verbs import init
+
+
+def save(path, values, spacing_mm=(1.0, 1.0, 2.0)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([*spacing_mm, 1.0])), path)
+
+
+def fill(root, names, low=0, spacing_mm=(1.0, 1.0, 2.0), shape=(36, 52, 20)):
+    rng = np.random.default_rng(0)
+    for name in names:
+        save(root / "images" / f"{name}.nii.gz", rng.integers(low, 1000, shape, dtype=np.int16), spacing_mm)
+        labels = np.zeros(shape, np.uint8)
+        labels[2:4] = 1
+        labels[8:9] = 5 if name == names[0] else 0
+        save(root / "labels" / f"{name}.nii.gz", labels, spacing_mm)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    fill(tmp_path / "heart", [f"case{number}" for number in range(8)])
+    return tmp_path / "heart"
+
+
+def call(root, tmp_path, name=None):
+    init.run(root / "images", root / "labels", name, tmp_path / "configs")
+    chosen = name or root.name
+    return tmp_path / "configs" / "studies" / f"{chosen}.yaml", tmp_path / "configs" / "tasks" / f"{chosen}.yaml"
+
+
+def test_the_study_it_writes_can_be_planned_and_holds_what_was_found(cohort, tmp_path, capsys):
+    study, task = call(cohort, tmp_path)
+    plan = make_plan(study)
+    assert plan.study["sources"][0]["path"] == str(cohort / "images")
+    assert plan.study["sources"][0]["modality"] == "MR"
+    assert plan.study["split"] == {"test": 2, "validation": 1, "seed": 0}
+    assert plan.study["finetune"]["num_labels"] == [1, 2, 4, "all"]
+    assert plan.study["finetune"]["size_vox"] == [32, 48, 16]
+    assert plan.study["preprocess"]["spacing_mm"] == "native"
+    assert yaml.safe_load(task.read_text())["kind"]["segmentation"]["classes"] == {1: "label_1", 5: "label_5"}
+    assert "1 in 8, 5 in 1" in task.read_text()
+    assert "8 images of 8 subjects in 8 files (8 nifti)" in study.read_text()
+    assert f"next: vesalius run {study}" in capsys.readouterr().out
+
+
+def test_the_schema_lines_lead_to_the_schemas(cohort, tmp_path):
+    for path, kind in zip(call(cohort, tmp_path), ("study", "task"), strict=True):
+        first = path.read_text().partition("\n")[0]
+        assert (path.parent / first.partition("$schema=")[2]).resolve().as_posix().endswith(f"configs/schemas/{kind}.json")
+
+
+def test_air_below_zero_means_ct(tmp_path):
+    fill(tmp_path / "chest", ["a", "b", "c"], low=-1024)
+    study, _ = call(tmp_path / "chest", tmp_path)
+    assert make_plan(study).study["sources"][0]["modality"] == "CT"
+
+
+def test_volumes_of_several_spacings_are_resampled_to_the_median(tmp_path):
+    fill(tmp_path / "liver", ["a", "b", "c"])
+    fill(tmp_path / "liver", ["d", "e"], spacing_mm=(3.0, 3.0, 3.0))
+    study, _ = call(tmp_path / "liver", tmp_path)
+    assert make_plan(study).study["preprocess"]["spacing_mm"] == [1.0, 1.0, 2.0]
+
+
+def test_series_and_their_labels_are_matched_by_folder(tmp_path):
+    from anatomy.grid import Grid
+    from pipeline.cohorts._series import folder_name, invent_person, pack_series
+
+    grid = Grid.of((24, 20, 6), (1.5, 1.5, 4.0))
+    for number in range(3):
+        person = invent_person(0, number)
+        name = folder_name(person)
+        for file, content in pack_series(np.full(grid.shape, number, np.int16), grid, person, 0).items():
+            path = tmp_path / "head" / "images" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        save(tmp_path / "head" / "labels" / f"{name}.nii.gz", np.ones(grid.shape, np.uint8), grid.spacing_mm)
+    study, _ = call(tmp_path / "head", tmp_path)
+    text = study.read_text()
+    assert "3 images of 3 subjects in 18 files (3 dicom)" in text
+    assert "24 x 20 x 6 voxels of 1.5 x 1.5 x 4 mm" in text
+    assert make_plan(study).study["sources"][0]["modality"] == "MR"
+    assert not any(invent_person(0, number)["name"].partition("^")[0].lower() in text.lower() for number in range(3))
+
+
+def test_labels_below_the_scans_are_no_scans(cohort, tmp_path):
+    init.run(cohort, cohort / "labels", "nested", tmp_path / "configs")
+    assert "8 images of 8 subjects" in (tmp_path / "configs" / "studies" / "nested.yaml").read_text()
+
+
+def test_sequences_of_one_exam_are_pointed_out(tmp_path):
+    root = tmp_path / "brain"
+    for subject in ("x", "y", "z"):
+        for channel in ("0000", "0001"):
+            save(root / "images" / f"{subject}_{channel}.nii.gz", np.arange(8000, dtype=np.int16).reshape(20, 20, 20))
+        save(root / "labels" / f"{subject}.nii.gz", np.ones((20, 20, 20), np.uint8))
+    study, _ = call(root, tmp_path)
+    assert '# channels: ["0000", "0001"]' in study.read_text()
+    assert make_plan(study).study["split"]["test"] == 1
+
+
+def test_nothing_is_overwritten(cohort, tmp_path):
+    study, _ = call(cohort, tmp_path)
+    study.write_text("mine")
+    with pytest.raises(ValueError, match=r"heart\.yaml: is there already.*--name"):
+        call(cohort, tmp_path)
+    assert study.read_text() == "mine"
+    call(cohort, tmp_path, "another")
+
+
+@pytest.mark.parametrize("name", ["../x", "A b", "", "x" * 60])
+def test_a_name_that_is_none_is_refused(cohort, tmp_path, name):
+    with pytest.raises(ValueError, match="--name"):
+        init.run(cohort / "images", cohort / "labels", name, tmp_path / "configs")
+
+
+def empty_scans(root):
+    for path in (root / "images").iterdir():
+        path.unlink()
+
+
+def missing_labels(root):
+    (root / "labels").rename(root / "elsewhere")
+
+
+def no_label_files(root):
+    for path in (root / "labels").iterdir():
+        path.rename(path.with_name(f"{path.stem}.txt"))
+        path.with_name(f"{path.stem}.txt").write_text("notes")
+
+
+def other_names(root):
+    for path in (root / "labels").iterdir():
+        path.rename(path.with_name(f"other_{path.name}"))
+
+
+def two_labelled(root):
+    for path in sorted((root / "labels").iterdir())[2:]:
+        path.unlink()
+
+
+def fractions(root):
+    save(root / "labels" / "case0.nii.gz", np.full((36, 52, 20), 0.5, np.float32))
+
+
+def background(root):
+    for path in (root / "labels").iterdir():
+        save(path, np.zeros((36, 52, 20), np.uint8))
+
+
+def damaged(root):
+    for path in (root / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (empty_scans, "images: holds no NIfTI, MetaImage or DICOM file"),
+        (missing_labels, "labels: there is no such folder"),
+        (no_label_files, "labels: holds no NIfTI or MetaImage file"),
+        (other_names, "none of its 8 label files is named like an image.*rename"),
+        (two_labelled, "only 2 subjects have labels"),
+        (fractions, "case0.*whole numbers"),
+        (background, "background only"),
+        (damaged, "no readable header"),
+    ],
+)
+def test_bad_folders_are_one_message_and_leave_nothing(cohort, tmp_path, spoil, message):
+    spoil(cohort)
+    with pytest.raises(ValueError, match=message):
+        call(cohort, tmp_path)
+    assert not list((tmp_path / "configs").rglob("*.yaml"))
