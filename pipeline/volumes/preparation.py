@@ -11,7 +11,7 @@ import numpy as np
 from anatomy.body import body_box_mm, body_mask
 from anatomy.grid import Grid
 from pipeline.volumes.fingerprint import Fingerprint, fingerprint
-from pipeline.volumes.intensity import to_stored
+from pipeline.volumes.intensity import Contract, to_stored
 from pipeline.volumes.resample import resample, resample_labels, resample_mask, target_grid
 from pipeline.volumes.volume import Volume
 
@@ -79,13 +79,7 @@ def prepare(
         raise LowInformationError(str(error)) from error
     resampled = {task: resample_labels(np.ascontiguousarray(mask[window]), native.grid, grid) for task, mask in masks.items()}
     meta = {
-        "spacing_mm": list(grid.spacing_mm),
-        "affine": grid.affine.ravel().tolist(),
-        "modalities": list(modalities),
-        "window_low": list(contract.window_low),
-        "window_high": list(contract.window_high),
-        "slope": list(contract.slope),
-        "inter": list(contract.inter),
+        **_grid_meta(grid, contract, modalities),
         "body_low_mm": box[0].tolist(),
         "body_high_mm": box[1].tolist(),
         "digest": prints.digest,
@@ -106,6 +100,19 @@ def check_information(volume: Volume) -> None:
             raise LowInformationError(f"has only {len(values)} different values: it is constant, or a mask")
         if counts.max() > MAX_EQUAL * channel.size:
             raise LowInformationError(f"{counts.max() / channel.size:.1%} of its voxels have one value")
+
+
+def _grid_meta(grid: Grid, contract: Contract, modalities: tuple[str, ...]) -> dict[str, Any]:
+    """Where the stored voxels lie, and what their values mean."""
+    return {
+        "spacing_mm": list(grid.spacing_mm),
+        "affine": grid.affine.ravel().tolist(),
+        "modalities": list(modalities),
+        "window_low": list(contract.window_low),
+        "window_high": list(contract.window_high),
+        "slope": list(contract.slope),
+        "inter": list(contract.inter),
+    }
 
 
 def _label_mask(task: str, labels: Volume, grid: Grid) -> np.ndarray:
