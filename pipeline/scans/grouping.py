@@ -129,9 +129,12 @@ def _story(slices: list[Slice], places: list[np.ndarray], clock: int) -> list[li
 
 
 def _in_blocks(slices: list[Slice], story: list[list[int]]) -> bool:
-    """Instance numbers run through a whole volume before the next one begins, or through all times of a place before the next place."""
+    """Whether instance numbers run through a whole volume before the next one begins, and through each in the same order of places; or
+    through all times of a place before the next place."""
     numbers = np.array([[slices[index].clocks[0] for index in place] for place in story])
-    by_volume = (numbers[:, :-1].max(axis=0) < numbers[:, 1:].min(axis=0)).all()
+    if len(set(numbers.ravel())) < numbers.size:
+        return False
+    turns = np.argsort(numbers, axis=0)
+    by_volume = (numbers[:, :-1].max(axis=0) < numbers[:, 1:].min(axis=0)).all() and (turns == turns[:, :1]).all()
     firsts = numbers[np.argsort(numbers[:, 0])]
-    by_place = len(set(numbers.ravel())) == numbers.size and (firsts[:-1].max(axis=1) < firsts[1:].min(axis=1)).all()
-    return bool(by_volume or by_place)
+    return bool(by_volume or (firsts[:-1].max(axis=1) < firsts[1:].min(axis=1)).all())
