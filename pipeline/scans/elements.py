@@ -106,7 +106,7 @@ def _scan(data: bytes, size: int) -> Elements:
                 raise IndexError
             values[tag] = data[start : start + min(length, 4096)]
         if offset > size:
-            raise Refused(Code.TRUNCATED)
+            raise Refused(Code.TRUNCATED if data[128:132] == b"DICM" else Code.CORRUPT)
     return Elements(_values(values), syntax, None)
 
 

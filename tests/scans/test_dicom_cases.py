@@ -1,10 +1,14 @@
 """Every DICOM fault case: the right volume, or exactly its reason."""
 
 import pytest
+from faults.dicom_coding import CODING
 from faults.dicom_geometry import GEOMETRY
+from faults.dicom_grouping import GROUPING
+from faults.dicom_kinds import KINDS
+from faults.dicom_pixels import PIXELS
 from faults.outcome import read_folder
 
-CASES = {**GEOMETRY}
+CASES = {**GEOMETRY, **GROUPING, **KINDS, **PIXELS, **CODING}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from faults.phantom import field
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-from faults.phantom import field
 
 CT, MR, PT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128"
 CLASSES = {"CT": CT, "MR": MR, "PT": PT}
@@ -83,7 +82,8 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     first = slices[0]
     order = list(range(len(slices))) if order is None else order
     ds = Dataset()
-    for word in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    for word in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "Rows", "Columns", "BitsAllocated", "BitsStored",
+                 "HighBit",
                  "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"):  # fmt: skip
         setattr(ds, word, getattr(first, word))
     ds.SOPClassUID, ds.SOPInstanceUID, ds.ImageType = f"{CT}.1", uid("enhanced", len(slices)), ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
