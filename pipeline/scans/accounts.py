@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.files import write_if_changed
+from pipeline.files import replacing, write_if_changed
 from pipeline.folder import StudyFolder
 from pipeline.scans.quarantine import COLUMNS
 
@@ -39,6 +40,18 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     """A tab-separated table, rewritten only if it changed."""
     lines = [columns, *([row[column] for column in columns] for row in rows)]
     write_if_changed(path, "".join("\t".join(line) + "\n" for line in lines))
+
+
+def private_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """A table that names the user's files: mode 0600 from its first byte on, odd characters escaped as in Python."""
+    with replacing(path) as temporary, os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write("\t".join(columns) + "\n")
+        stream.writelines("\t".join(escaped(row[column]) for column in columns) + "\n" for row in rows)
+
+
+def escaped(text: str) -> str:
+    """Text that stays on its line and in its column; only odd text is changed."""
+    return text.encode("unicode_escape").decode("ascii") if not text.isascii() or not text.isprintable() or "\\" in text else text
 
 
 def _read(path: Path) -> list[Row]:

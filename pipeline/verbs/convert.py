@@ -1,0 +1,170 @@
+"""Read every scan below a folder, or say why not: one NIfTI file for each volume that is right.
+
+IN may hold anything: DICOM (with or without extensions), NIfTI, NRRD, MetaImage, BIDS, other files. Nothing of it is changed. Writes
+
+\b
+OUT/SCAN_ID.nii.gz   each accepted volume on its own grid: values after rescale (HU for CT), sform = qform, no text in the header
+OUT/inventory.tsv    path, status, code, scan_id, file_id: a row for each file of IN. It names your files, so only you may read it (0600)
+OUT/quarantine.tsv   file_id, scan_id, stage, code, reason, remedy: what was refused, without paths
+OUT/volumes.tsv      scan_id, source, sha256: what was written, so that a call that was stopped continues
+
+\b
+status is
+  volume       part of a volume that was written
+  companion    a segmentation, a structure set or a mask
+  not_image    another kind of file, or one that belongs to no image
+  quarantined  refused; `code` says why, docs/reasons.md what to do
+  left_out     part of a scan that a --filter leaves out
+
+Scan ids are hashes under your private key ($VESALIUS_PRIVATE, default ~/.vesalius). An OUT that exists is continued: a volume whose
+source is unchanged is kept, and one that is refused now is removed. With --strict the exit code is 3 if any file was quarantined.
+
+\b
+Examples:
+  vesalius convert /archive/incoming out
+  vesalius convert bids out --filter suffix=T1w --filter session=1
+  vesalius convert /archive/incoming out --strict
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.scans.inventory import Found3D, Inventory
+    from pipeline.scans.quarantine import Code
+
+PRIVATE = ("path", "status", "code", "scan_id", "file_id")
+PUBLIC = ("file_id", "scan_id", "stage", "code", "reason", "remedy")
+VOLUMES = ("scan_id", "source", "sha256")
+
+
+def run(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of anything; its subfolders too.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the volumes; made, or continued.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if anything was quarantined.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--filter", metavar="ENTITY=LABEL", help="Only scans of this BIDS entity (or modality).")
+    ] = None,
+) -> None:
+    from pipeline.progress import Progress
+    from pipeline.scans.entities import matches, parse_filters
+    from pipeline.scans.identity import make_identity
+    from pipeline.scans.inventory import Place, take_stock
+
+    filters = parse_filters(only or [])
+    anchor = checked_folders(source, out)
+    with Progress("look", total=max(1, sum(1 for path in source.rglob("*") if not path.is_dir())), unit="file") as progress:
+        found = take_stock([Place(source, anchor)], make_identity(None), tick=progress.advance)
+    relative = {file.path: file.relative for file in found.files}
+    wanted = [scan for scan in found.scans if matches(filters, relative[scan.paths[0]], scan.modality)]
+    left_out = {scan.scan_id for scan in found.scans} - {scan.scan_id for scan in wanted}
+    refused = convert(out, found.scans, wanted)
+    counts = account(out, found, left_out, refused)
+    told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    typer.echo(f"convert: {len(wanted) - len(refused)} volumes in {out}; {sum(counts.values())} files ({told or 'none'})")
+    if strict and counts["quarantined"]:
+        raise typer.Exit(3)
+
+
+def checked_folders(source: Path, out: Path) -> str:
+    """What ids know of the place of files: its absolute path. Raises ``ValueError`` where IN and OUT don't go together."""
+    if not source.is_dir():
+        raise ValueError(f"{source}: there is no such folder; IN must be a folder that holds the scans")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{out}: lies inside {source}, so its volumes would be taken for scans; choose a folder outside")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is not a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / "volumes.tsv").exists():
+        raise ValueError(f"{out}: holds other files; choose an empty folder, or one that `vesalius convert` made")
+    return source.resolve().as_posix()
+
+
+def convert(out: Path, scans: list[Found3D], wanted: list[Found3D]) -> dict[str, Code]:
+    """Writes what is not there yet; scan_id -> code of what was refused."""
+    from pipeline.progress import Progress
+    from pipeline.scans.inventory import content_of
+    from pipeline.scans.quarantine import Code, Refused
+
+    record, refused = kept(out, {scan.scan_id for scan in scans}), {}
+    log = out / "volumes.tsv"
+    with Progress("convert", total=max(1, len(wanted)), unit="scan") as progress:
+        for scan in wanted:
+            try:
+                content = content_of(scan.paths)
+                if record.get(scan.scan_id, ("",))[0] != content:
+                    sha = write_scan(out, scan)
+                    if content_of(scan.paths) != content:
+                        raise Refused(Code.CHANGED)
+                    record[scan.scan_id] = (content, sha)
+                    with log.open("a") as stream:
+                        stream.write(f"{scan.scan_id}\t{content}\t{sha}\n")
+            except (Refused, FileNotFoundError) as error:
+                refused[scan.scan_id] = error.code if isinstance(error, Refused) else Code.CHANGED
+                record.pop(scan.scan_id, None)
+                (out / f"{scan.scan_id}.nii.gz").unlink(missing_ok=True)
+            progress.advance()
+    write_record(log, record)
+    return refused
+
+
+def kept(out: Path, present: set[str]) -> dict[str, tuple[str, str]]:
+    """scan_id -> (digest of its sources, sha256) of volumes that earlier calls wrote; those whose scan is gone are removed."""
+    out.mkdir(parents=True, exist_ok=True)
+    log, record = out / "volumes.tsv", {}
+    for line in log.read_text().splitlines()[1:] if log.exists() else ():
+        if line.count("\t") == 2 and len(sha := line.split("\t")[2]) == 64:  # a torn last line does not count
+            scan, content, sha = line.split("\t")
+            if scan in present and (out / f"{scan}.nii.gz").exists():
+                record[scan] = (content, sha)
+            else:
+                (out / f"{scan}.nii.gz").unlink(missing_ok=True)
+    write_record(log, record)
+    return record
+
+
+def write_record(log: Path, record: dict[str, tuple[str, str]]) -> None:
+    from pipeline.scans.accounts import write_rows
+
+    write_rows(log, VOLUMES, [dict(zip(VOLUMES, (scan, *record[scan]), strict=True)) for scan in sorted(record)])
+
+
+def write_scan(out: Path, scan: Found3D) -> str:
+    """Reads a scan and writes its volume; sha256 of the file. Raises ``Refused``."""
+    from pipeline.files import digest
+    from pipeline.scans.quarantine import Code, Refused
+    from pipeline.scans.reading import read_scan
+    from pipeline.volumes.nifti_file import write_nifti
+
+    volume = read_scan(scan.kind, scan.paths)
+    if volume.num_channels != 1:
+        raise Refused(Code.DIMENSIONS)
+    path = out / f"{scan.scan_id}.nii.gz"
+    write_nifti(path, volume.voxels[0], volume.grid)
+    return digest(path)
+
+
+def account(out: Path, found: Inventory, left_out: set[str], refused: dict[str, Code]) -> Counter[str]:
+    """Both tables; how many files have each status."""
+    from pipeline.scans.accounts import private_rows, write_rows
+    from pipeline.scans.quarantine import quarantine_row
+
+    rows, quarantine = [], []
+    for file in sorted(found.files, key=lambda item: item.relative):
+        status, code, stage = file.status, file.code, "index"
+        if status == "volume" and file.scan_id in refused:
+            status, code, stage = "quarantined", refused[file.scan_id], "convert"
+        elif status == "volume" and file.scan_id in left_out and not (out / f"{file.scan_id}.nii.gz").exists():
+            status = "left_out"
+        values = (file.relative, status, code.value if code else "", file.scan_id, file.file_id)
+        rows.append(dict(zip(PRIVATE, values, strict=True)))
+        if status == "quarantined":
+            row = quarantine_row(stage, code, file.file_id, file.scan_id)
+            quarantine.append({key: row[key] for key in PUBLIC})
+    private_rows(out / "inventory.tsv", PRIVATE, rows)
+    write_rows(out / "quarantine.tsv", PUBLIC, sorted(quarantine, key=lambda row: row["file_id"]))
+    return Counter(row["status"] for row in rows)
