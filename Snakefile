@@ -68,19 +68,26 @@ localrules:
     mirror,
 
 
-rule all:
-    """Everything the study asks for."""
-    input:
-        f"{FOLDER}/report.html",
-        f"{FOLDER}/.mirrored",
-    default_target: True
-
-
 include: "workflow/rules/study.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/transfer.smk"
 include: "workflow/rules/report.smk"
+
+
+rule all:
+    """Everything the study asks for; each by its name, so that a file that somebody removed is made again."""
+    input:
+        rules.index.output.inventory,
+        rules.index.output.quarantine,
+        rules.split.output.manifest,
+        expand(rules.pretrain.output.encoder, run=RUNS),
+        [rules.lexicon.output.table] if LEXICONS else [],
+        expand(rules.finetune.output.cases, transfer=TRANSFERS),
+        [rules.verdict.output.table] if TRANSFERS else [],
+        rules.report.output.page,
+        rules.mirror.output.done,
+    default_target: True
 
 
 onstart:

@@ -49,6 +49,16 @@ def test_a_new_scan_wakes_its_shard_and_what_reads_the_manifest(finished):
     assert set(calls) >= TRAINING
 
 
+def test_one_more_size_wakes_every_transfer_and_no_pretraining(finished):
+    finished.plan(sizes=(2, 8))
+    code, output, calls = finished.snakemake()
+    assert code == 0, output
+    assert sorted(call for call in calls if call.startswith("finetune")) == [
+        f"finetune organ-{n}" for n in ("c-c1", "r-x", "scratch-x", "w-x")
+    ]
+    assert [call for call in calls if not call.startswith("finetune")] == ["verdict", "report", "mirror"]
+
+
 def test_an_edited_recipe_wakes_its_own_runs_only(finished):
     before = (finished.folder / "runs" / "r-s0-aa" / "encoder.safetensors").stat().st_mtime_ns
     finished.plan(hash_of_c="c2")
