@@ -39,7 +39,7 @@ def measure(folder: Path, name: str, steps: int) -> dict[str, float]:
             marks.append(time.perf_counter())
             loop.step(step, region)
             marks.append(time.perf_counter())
-            for key, first, last in zip(seconds, marks, marks[1:], strict=True):
+            for key, first, last in zip(seconds, marks[:-1], marks[1:], strict=True):
                 seconds[key].append(last - first)
     return {key: 1000 * statistics.median(values[3:]) for key, values in seconds.items()}
 

@@ -43,7 +43,8 @@ def study(tmp_path, cohort, monkeypatch):
     for name, recipe in {"restoration": RESTORATION, "words": WORDS}.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"name": name, **recipe}))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({
-        "name": "tiny", "sources": [{"path": "scans"}], "split": {"test": 1, "validation": 2}, "recipes": ["restoration.yaml", "words.yaml"],
+        "name": "tiny", "sources": [{"path": "scans"}], "split": {"test": 1, "validation": 2},
+        "recipes": ["restoration.yaml", "words.yaml"],
     }))  # fmt: skip
     plan = make_plan(tmp_path / "tiny.yaml")
     folder = tmp_path / "results"
