@@ -6,7 +6,7 @@ passes for an old run. ``plan.json`` holds all of it; the Snakefile and every ve
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,15 @@ class LexiconPlan:
 
 @dataclass(frozen=True)
 class Transfer:
-    """All sizes and seeds of one initialisation on one task: one job. ``runs`` has one run for each pretraining seed."""
+    """All sizes and seeds of one initialisation on one task: one job. ``runs`` has one run for each pretraining seed; ``after`` is the
+    transfer whose search it takes its learning rate and length from."""
 
     transfer: str
     task: str
     initialisation: str
     runs: tuple[str, ...]
     planned: bool
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,18 @@ def _plan_transfers(path: Path | str, study: Study, tasks: dict[str, Task], runs
             settings = [_without_sizes(initialisation), _without_sizes(study.finetune), task.model_dump(mode="json")]
             transfer_hash = digest_of([settings, built_on, _data_settings(study)])[:10]
             transfers.append(Transfer(f"{task.name}-{name}-{transfer_hash}", task.name, name, built_on, initialisation.planned))
-    return transfers
+    return [replace(item, after=_tuned_as(path, item, initialisations, transfers)) for item in transfers]
+
+
+def _tuned_as(path: Path | str, transfer: Transfer, initialisations: dict[str, Initialisation], transfers: list[Transfer]) -> str | None:
+    wanted = initialisations[transfer.initialisation].tuned_as
+    if wanted is None:
+        return None
+    if wanted not in initialisations or initialisations[wanted].tuned_as:
+        raise ValueError(
+            f"{path}: initialisations.{transfer.initialisation}.tuned_as: {wanted!r} is no initialisation with a search of its own"
+        )
+    return next(item.transfer for item in transfers if (item.task, item.initialisation) == (transfer.task, wanted))
 
 
 def _without_sizes(value: Config) -> dict[str, Any]:

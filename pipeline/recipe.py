@@ -164,6 +164,9 @@ class Initialisation(Config):
     steps_factor: float = Field(1.0, gt=0, description="Factor of the fine-tuning steps (a control).")
     planned: bool = Field(True, description="Whether it belongs to the family that Holm's correction covers.")
     num_labels: tuple[int | Literal["all"], ...] | None = Field(None, description="Only these sizes; default: the study's.")
+    tuned_as: Name | None = Field(
+        None, description="Takes learning rate and length from this initialisation's search instead of searching (a control)."
+    )
 
 
 class Finetune(Config):

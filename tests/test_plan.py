@@ -130,3 +130,13 @@ def test_shards_do_not_move_when_a_scan_is_added():
     shards = ("00", "01", "02", "03")
     assert {shard_of(f"scan{number}", shards) for number in range(50)} == set(shards)
     assert shard_of("scan1", shards) == shard_of("scan1", shards)
+
+
+def test_a_control_comes_after_the_search_that_tunes_it(folder):
+    edit(folder, "tiny", initialisations={"scratch": {}, "longer": {"steps_factor": 4, "tuned_as": "scratch", "planned": False}})
+    found = {item.initialisation: item for item in make_plan(folder / "tiny.yaml").transfers}
+    assert found["scratch"].after is None
+    assert found["longer"].after == found["scratch"].transfer
+    edit(folder, "tiny", initialisations={"scratch": {}, "longer": {"tuned_as": "longer"}})
+    with pytest.raises(ValueError, match=r"longer\.tuned_as"):
+        make_plan(folder / "tiny.yaml")

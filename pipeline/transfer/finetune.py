@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from pipeline import __version__
-from pipeline.files import digest, digest_of, write_json
+from pipeline.files import digest, digest_of, read_json, write_json
 from pipeline.folder import StudyFolder
 from pipeline.manifest import read_manifest
 from pipeline.plan import Plan, Transfer
@@ -112,7 +112,7 @@ class Finetuning:
     def _search_cells(self) -> list[tuple[float, Cell]]:
         """(length, cell) of the grid: every learning rate and length at one size, each with the search's seeds."""
         grid = self.settings.search
-        if grid is None:
+        if grid is None or self.transfer.after:
             return []
         runs = tuple(self.runs.values())
         return [
@@ -123,6 +123,8 @@ class Finetuning:
 
     def _search(self, cells: list[tuple[float, Cell]], record: Record, progress: Progress) -> tuple[float, float]:
         """Chosen (learning rate, length): the best mean validation Dice over seeds; of equals the shorter, then the slower."""
+        if self.transfer.after and self.settings.search:
+            return self._chosen_by(self.where.transfer(self.transfer.after) / "search.json")
         if not cells:
             return self.settings.learning_rate, 1.0
         found: dict[tuple[float, float], list[float]] = {}
@@ -147,6 +149,14 @@ class Finetuning:
         }
         write_json(self.folder / "search.json", card)
         return rate, length
+
+    def _chosen_by(self, path: Path) -> tuple[float, float]:
+        """What the search of another initialisation chose; copied, so that the verdict can show it."""
+        if not path.exists():
+            raise ValueError(f"{path}: there is no search yet; run `vesalius finetune {self.where.root} {self.transfer.after}` first")
+        card = read_json(path)
+        write_json(self.folder / "search.json", card)
+        return card["chosen"]["learning_rate"], card["chosen"]["length"]
 
     def _cell(self, cell: Cell, path: Path, judged: tuple[str, ...]) -> dict[str, Any]:
         """A cell's results, from its file if that was made with the same settings and data."""

@@ -14,7 +14,7 @@ from pipeline.keys import initialise
 from pipeline.manifest import manifest_digest, read_manifest, write_manifest
 from pipeline.plan import Plan, Run, Transfer, plan_json
 from pipeline.plugins import load, settings
-from pipeline.recipe import Study
+from pipeline.recipe import Initialisation, Study
 from pipeline.step import Context
 from pipeline.volumes.store import Store
 
@@ -115,6 +115,16 @@ def tiny(tmp_path):
     write_manifest(pd.DataFrame([row(scan_id, split) for scan_id, split in SPLITS.items()]), where.manifest)
     write_run(where, RUN)
     return make_plan(tmp_path), where
+
+
+@pytest.fixture
+def control(tmp_path):
+    """A study of scratch and of a control that trains three times as long, tuned as scratch was."""
+    value = study(search={"num_labels": 2, "learning_rates": [1e-5, 3e-2], "lengths": [1, 2], "seeds": [0]}, num_labels=[2], seeds=[0])
+    longer = Initialisation(steps_factor=3, tuned_as="scratch", planned=False)
+    value = value.model_copy(update={"initialisations": {"scratch": Initialisation(), "longer": longer}})
+    scratch, after = (Transfer(f"{TASK}-{name}-x", TASK, name, (), False) for name in value.initialisations)
+    return make_plan(tmp_path, value, transfers=(scratch, replace(after, after=scratch.transfer)))
 
 
 @pytest.fixture

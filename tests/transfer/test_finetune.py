@@ -206,3 +206,16 @@ def test_results_are_finite_numbers_with_six_digits(tiny):
     value = read_json(cells(where, plan, "scratch")[0])
     figures = [dice for classes in value["test"].values() for dice in classes.values()]
     assert np.allclose(figures, np.round(figures, 6), atol=0)
+
+
+def test_a_control_takes_what_another_search_chose_and_searches_nothing(tiny, control):
+    where = tiny[1]
+    scratch, longer = control.transfers
+    with pytest.raises(ValueError, match="no search yet"):
+        finetune(control, where, longer)
+    finetune(control, where, scratch)
+    finetune(control, where, longer)
+    chosen = read_json(where.transfer(scratch.transfer) / "search.json")["chosen"]
+    cell = read_json(cells(where, control, "longer")[0])["cell"]
+    assert (cell["learning_rate"], cell["steps"]) == (chosen["learning_rate"], 3 * 4 * chosen["length"])
+    assert not (where.transfer(longer.transfer) / "search").exists()

@@ -6,6 +6,7 @@ rule finetune:
     input:
         manifest=lambda wildcards: checkpoints.split.get().output.manifest,
         encoders=lambda wildcards: [f"{FOLDER}/runs/{run}/encoder.safetensors" for run in TRANSFERS[wildcards.transfer]["runs"]],
+        tuned=lambda wildcards: [f"{FOLDER}/transfers/{name}/cases.parquet" for name in [TRANSFERS[wildcards.transfer].get("after")] if name],
     output:
         cases=f"{FOLDER}/transfers/{{transfer}}/cases.parquet",
     params:
