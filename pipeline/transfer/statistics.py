@@ -97,6 +97,11 @@ def sign_flip_test(differences: np.ndarray, draws: int = 10_000, seed: int = 0) 
     return (1 + hits) / (1 + draws)
 
 
+def smallest_p(num_subjects: int, draws: int) -> float:
+    """What ``sign_flip_test`` gives when every subject's difference has the same sign and size."""
+    return 2.0 ** (1 - num_subjects) if num_subjects <= EXACT_SUBJECTS else 1 / (1 + draws)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values of a family (Holm 1979), in the order given: reject those at most alpha."""
     p = np.asarray(p_values, dtype=np.float64)

@@ -25,7 +25,8 @@ def make_verdict(plan: Plan, where: StudyFolder) -> tuple[pd.DataFrame, dict[str
     ``initialisations``: for each, recipe, planned, pretrain_steps, words_steps (of the run that found its words), search (what was
     tried and chosen, or null), labels_saved (value, low, high: null is "never"; share_reached, at_smallest; null without ``all``),
     sentence, primary and ``curve`` (a size each: the columns of the table and dice_low, dice_high, is_all, learning_rate, classes,
-    num_validation_labels). ``detectable`` is the difference found with 80 % power at 5 %; ``detectable_corrected`` at 5 % over the family.
+    num_validation_labels). ``detectable`` is the difference found with 80 % power at 5 %; ``detectable_corrected`` at 5 % over the family
+    (null where ``smallest_p``, the least that so many subjects allow, is above that).
     """
     study = plan.study_value()
     manifest = read_manifest(where.manifest)

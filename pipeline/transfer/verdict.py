@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.transfer.cells import SCRATCH, primary_sizes
 from pipeline.transfer.labels_saved import labels_saved
 from pipeline.transfer.results import SizeResults
-from pipeline.transfer.statistics import Resample, detectable_difference, holm, interval, sign_flip_test, wins_ties_losses
+from pipeline.transfer.statistics import Resample, detectable_difference, holm, interval, sign_flip_test, smallest_p, wins_ties_losses
 
 COLUMNS = (
     "task", "initialisation", "num_labels", "num_seeds", "num_cases", "dice_mean", "diff_mean", "ci_low", "ci_high", "p_raw", "p_holm",
@@ -88,6 +88,7 @@ class TaskVerdict:
         return {
             **figures, "diff_mean": float(np.nanmean(differences)), "ci_low": low, "ci_high": high,
             "p_raw": sign_flip_test(differences, self.draws, self.seed), "wins": wins, "ties": ties, "losses": losses,
+            "smallest_p": smallest_p(int(np.isfinite(differences).sum()), self.draws),
             "detectable": detectable_difference(differences), "differences": differences,
         }  # fmt: skip
 
@@ -99,10 +100,15 @@ class TaskVerdict:
 
 
 def correct(primaries: list[dict[str, Any]]) -> None:
-    """Adds Holm's p, and the difference detectable at the family's strictest level, to the planned primary figures."""
+    """Adds Holm's p, and the difference detectable at the family's strictest level, to the planned primary figures.
+
+    Where so few subjects were tested that no p can be small enough, nothing is detectable: None.
+    """
     for figures, p in zip(primaries, holm([figures["p_raw"] for figures in primaries]), strict=True):
         figures["p_holm"] = p
-        figures["detectable_corrected"] = detectable_difference(figures["differences"], ALPHA / len(primaries))
+        level = ALPHA / len(primaries)
+        reachable = figures["smallest_p"] <= level
+        figures["detectable_corrected"] = detectable_difference(figures["differences"], level) if reachable else None
 
 
 def sentence(task: str, initialisation: str, figures: dict[str, Any], planned: bool, family: int) -> str:
@@ -114,10 +120,14 @@ def sentence(task: str, initialisation: str, figures: dict[str, Any], planned: b
     how = f"p = {p:.3g} after Holm's correction over {family}" if planned else f"p = {p:.3g} uncorrected, exploratory"
     words = "significant" if significant else "NOT significant"
     detectable = figures["detectable_corrected"] if planned else figures["detectable"]
+    power = (
+        f"A difference of {detectable:.3f} would have been found with 80 % power."
+        if detectable is not None and figures["smallest_p"] <= ALPHA
+        else f"With so few test subjects no difference could be significant: the least p is {figures['smallest_p']:.2g} before correction."
+    )
     return (
         f"{task}, {initialisation}: mean Dice over {sizes} labels is {figures['dice_mean']:.3f}, {abs(figures['diff_mean']):.3f} {better} "
-        f"scratch (95 % interval {figures['ci_low']:+.3f} to {figures['ci_high']:+.3f}; {how}): {words}. "
-        f"A difference of {detectable:.3f} would have been found with 80 % power."
+        f"scratch (95 % interval {figures['ci_low']:+.3f} to {figures['ci_high']:+.3f}; {how}): {words}. {power}"
     )
 
 

@@ -148,6 +148,7 @@ def _summary(where: Path, seconds: float) -> None:
     from rich.table import Table
 
     from pipeline.files import read_json
+    from pipeline.verbs.verdict import show_verdict
 
     console = Console(width=140, highlight=False)
     stages = Table("stage", "jobs", "seconds", "peak memory", title="Stages", title_justify="left", box=SIMPLE)
@@ -155,7 +156,7 @@ def _summary(where: Path, seconds: float) -> None:
         stages.add_row(name, str(jobs), f"{stage_s:.1f}", f"{peak_mib:.0f} MiB")
     console.print(stages)
     if (where / "verdict.tsv").exists():
-        console.print(_verdict(where / "verdict.tsv"))
+        show_verdict(where)
     console.print(f"this call took {seconds:.0f} s")
     if (where / "report.html").exists():
         console.print(f"report:     {where / 'report.html'}", soft_wrap=True)
@@ -181,27 +182,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:  # a job shorter than the first measurement
         return 0.0
-
-
-def _verdict(path: Path) -> Any:
-    import csv
-
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    with path.open() as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t"))
-    table = Table(*(rows[0] if rows else ()), title="Verdict", title_justify="left", box=SIMPLE)
-    for row in rows:
-        table.add_row(*(_short(value) for value in row.values()))
-    return table
-
-
-def _short(text: str) -> str:
-    try:
-        return text if text.lstrip("-").isdigit() else f"{float(text):.3f}"
-    except ValueError:
-        return text
 
 
 def dashboard(where: Path) -> str:

@@ -30,6 +30,15 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     typer.echo(f"verdict: {where.verdict}")
 
 
+def show_verdict(where: Path) -> None:
+    """Prints the verdict that stands in a study's folder."""
+    import pandas as pd
+
+    from pipeline.files import read_json
+
+    _show(pd.read_csv(where / "verdict.tsv", sep="\t", dtype={"num_labels": str}), read_json(where / "verdict.json"))
+
+
 def _show(table: pd.DataFrame, beside: dict[str, Any]) -> None:
     """The table, then what it says; on a terminal with the planned rows in bold."""
     from rich.box import SIMPLE

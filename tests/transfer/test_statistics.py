@@ -13,6 +13,7 @@ from pipeline.transfer.statistics import (
     interval,
     paired,
     sign_flip_test,
+    smallest_p,
     wins_ties_losses,
 )  # fmt: skip
 
@@ -106,6 +107,11 @@ def test_unequal_case_lists_are_refused():
     with pytest.raises(ValueError, match="numbers of seeds"):
         paired({"a": np.ones(2)}, {"a": np.ones(3)})
     assert paired({"a": np.array([0.5, 0.75])}, {"a": np.array([0.25, 1.0])}).tolist() == [[0.25], [-0.25]]
+
+
+def test_the_smallest_p_is_that_of_a_unanimous_outcome():
+    for count in (3, 6, 20):
+        assert smallest_p(count, 500) == pytest.approx(sign_flip_test(np.ones(count), draws=500), rel=0.01)
 
 
 def test_wins_ties_and_losses_count_subjects():

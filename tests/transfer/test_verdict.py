@@ -88,7 +88,9 @@ def test_three_subjects_cannot_be_significant_and_the_sentence_says_so(tiny):
     assert "NOT significant" in beside["sentences"][0]
     assert "exploratory" in beside["sentences"][1]
     item = read_json(where.root / "verdict.json")["tasks"]["tissue"]["initialisations"]["restoration"]
-    assert item["primary"]["detectable_corrected"] > 0
+    assert item["primary"]["smallest_p"] == 0.25
+    assert item["primary"]["detectable_corrected"] is None
+    assert "no difference could be significant" in beside["sentences"][0]
     assert [point["num_labels"] for point in item["curve"]] == [1, 4]
     assert item["curve"][1]["is_all"]
     assert item["curve"][0]["num_validation_labels"] == 2
