@@ -14,6 +14,20 @@ from pipeline.folder import StudyFolder
 from pipeline.plan import Plan
 from pipeline.tracking.journal import read_journal
 
+LEXICON_ROWS = {
+    "num_words": "words",
+    "num_instances": "instances",
+    "scans": "scans they were looked for in",
+    "share_pairs_apart": "share of pairs of words whose crops overlap by less than half",
+    "correlation_within": "mean correlation of two crops of one word",
+    "correlation_between": "mean correlation of crops of two words",
+    "purity": "share of instances whose most alike crop shows the same word",
+    "confidence_median": "median confidence",
+    "word_error_mm": "true median error of words, mm",
+    "body_error_mm": "true median error of equal body coordinates, mm",
+    "index_error_mm": "true median error of equal array indices, mm",
+}
+
 
 def data_section(manifest: pd.DataFrame) -> dict[str, Any]:
     """Counts by where the volumes come from, by split, and the ranges of spacing and shape."""

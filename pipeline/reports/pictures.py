@@ -30,18 +30,19 @@ def upright(plane: np.ndarray, mirrored: bool = True) -> np.ndarray:
 
 
 def three_planes(voxels: np.ndarray, spacing_mm: Any, height: int = 96) -> np.ndarray:
-    """Axial, coronal and sagittal middle slices of a (D, H, W) volume in [0, 1], side by side, pixels square in mm."""
+    """Axial, coronal and sagittal middle slices of a (D, H, W) volume in [0, 1], side by side at one scale, pixels square in mm; the
+    tallest is ``height`` pixels high."""
     from scipy.ndimage import zoom
 
     spacing = np.asarray(spacing_mm, dtype=float)
+    tallest_mm = (np.array(voxels.shape) * spacing)[1:].max()
     planes = []
     for axis, (a, b) in ((2, (0, 1)), (1, (0, 2)), (0, (1, 2))):
         plane = voxels.take(voxels.shape[axis] // 2, axis=axis)
-        size_mm = np.array(plane.shape) * spacing[[a, b]]
-        factor = height / size_mm[1] * spacing[[a, b]]
-        planes.append(upright(zoom(plane, factor, order=1), mirrored=axis != 0))
-    rows = max(plane.shape[0] for plane in planes)
-    return np.concatenate([np.pad(p, ((0, rows - p.shape[0]), (2, 2))) for p in planes], axis=1)
+        picture = zoom(plane, height / tallest_mm * spacing[[a, b]], order=1)
+        planes.append(upright(picture, mirrored=axis != 0))
+    spare = [max(plane.shape[0] for plane in planes) - plane.shape[0] for plane in planes]
+    return np.concatenate([np.pad(p, ((n // 2, n - n // 2), (2, 2))) for p, n in zip(planes, spare, strict=True)], axis=1)
 
 
 def patch(store: Any, row: Any, centre_mm: np.ndarray, size_mm: float, pixels: int = 72) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_a_picture_has_right_on_the_left_and_front_at_the_top():
 def test_three_planes_have_square_millimetres():
     image = pictures.three_planes(np.zeros((20, 30, 10)), (2.0, 1.0, 4.0), height=60)
     assert image.shape[0] == 60
-    widths = (80, 60, 45)  # 40 mm x 30 mm, 40 mm x 40 mm, 30 mm x 40 mm, each 60 pixels high
+    widths = (60, 60, 45)  # 40 mm x 30 mm, 40 mm x 40 mm, 30 mm x 40 mm at 1.5 pixels a millimetre
     assert image.shape[1] == sum(widths) + 12
 
 
@@ -92,3 +92,11 @@ def test_refusals_are_grouped_by_reason(tmp_path):
     section = contents.refused_section(StudyFolder(tmp_path))
     assert section["accounted"] == {"quarantined": 2, "volume": 1}
     assert section["reasons"] == [{"code": "EMPTY", "reason": "r", "remedy": "m", "count": 2, "origins": "o, p"}]
+
+
+def test_a_thin_volume_is_shown_thin():
+    voxels = np.ones((40, 40, 5))
+    image = pictures.three_planes(voxels, (1.0, 1.0, 1.0), height=80)
+    assert image.shape[0] == 80
+    coronal = image[:, 84:168]
+    assert int((coronal.max(axis=1) > 0).sum()) == 10, "5 mm at 2 pixels a millimetre"
