@@ -78,22 +78,6 @@ def curve_series(plan: Plan, where: StudyFolder) -> dict[str, dict[str, dict[str
     return found
 
 
-def time_section(plan: Plan, where: StudyFolder) -> list[dict[str, Any]]:
-    """Seconds and peak memory of each rule, from Snakemake's benchmark files."""
-    rows: dict[str, dict[str, Any]] = {}
-    for path in sorted(where.benchmarks.rglob("*.tsv")):
-        table = pd.read_csv(path, sep="\t")
-        if table.empty or "s" not in table:
-            continue
-        rule = path.relative_to(where.benchmarks).parts[0].removesuffix(".tsv")
-        row = rows.setdefault(rule, {"rule": rule, "jobs": 0, "seconds": 0.0, "peak_mb": 0.0})
-        row["jobs"] += 1
-        row["seconds"] += float(table["s"].iloc[-1])
-        peak = pd.to_numeric(table.get("max_rss", pd.Series([0.0])), errors="coerce").iloc[-1]
-        row["peak_mb"] = max(row["peak_mb"], float(peak) if pd.notna(peak) else 0.0)
-    return list(rows.values())
-
-
 def encoder_section(plan: Plan, where: StudyFolder) -> list[dict[str, Any]]:
     """The encoders that were made, with what their contract says."""
     rows = []

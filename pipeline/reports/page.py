@@ -14,6 +14,7 @@ from pipeline.folder import StudyFolder
 from pipeline.manifest import read_manifest
 from pipeline.plan import Plan
 from pipeline.reports import contents, figures, pictures, verdicts
+from pipeline.tracking.costs import stage_costs
 from pipeline.volumes.store import Store
 
 MAX_TILES, MAX_INSTANCES, MAX_EXAMPLES = 12, 8, 6
@@ -43,7 +44,7 @@ def _values(plan: Plan, where: StudyFolder) -> dict[str, Any]:
         "words": _words(where, manifest, store),
         "lexicons": [{**dict.fromkeys(contents.LEXICON_ROWS, ""), **{n: _short(v) for n, v in row.items()}} for row in lexicons],
         "lexicon_rows": [(name, meaning) for name, meaning in contents.LEXICON_ROWS.items() if any(name in row for row in lexicons)],
-        "times": contents.time_section(plan, where),
+        "times": stage_costs(where.benchmarks),
         "encoders": contents.encoder_section(plan, where),
         "verdict": verdicts.verdict_values(plan, where),
         "patent": any("visual_words" in r["objectives"] or "restoration" in r["objectives"] for r in plan.recipes.values()),

@@ -148,12 +148,13 @@ def _summary(where: Path, seconds: float) -> None:
     from rich.table import Table
 
     from pipeline.files import read_json
+    from pipeline.tracking.costs import stage_costs
     from pipeline.verbs.verdict import show_verdict
 
     console = Console(width=140, highlight=False)
     stages = Table("stage", "jobs", "seconds", "peak memory", title="Stages", title_justify="left", box=SIMPLE)
-    for name, jobs, stage_s, peak_mib in stage_costs(where / "benchmarks"):
-        stages.add_row(name, str(jobs), f"{stage_s:.1f}", f"{peak_mib:.0f} MiB")
+    for cost in stage_costs(where / "benchmarks"):
+        stages.add_row(cost.stage, str(cost.jobs), f"{cost.seconds:.1f}", f"{cost.peak_mib:.0f} MiB")
     console.print(stages)
     if (where / "verdict.tsv").exists():
         show_verdict(where)
@@ -162,26 +163,6 @@ def _summary(where: Path, seconds: float) -> None:
         console.print(f"report:     {where / 'report.html'}", soft_wrap=True)
     uri = read_json(where / "plan.json")["study"]["tracking"]["uri"]
     console.print(f"dashboard:  {uri or dashboard(where)}", soft_wrap=True)
-
-
-def stage_costs(benchmarks: Path) -> list[tuple[str, int, float, float]]:
-    """(stage, jobs, seconds over all jobs, peak memory of one job in MiB), in the order in which they ended."""
-    import csv
-
-    stages: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted(benchmarks.rglob("*.tsv"), key=lambda path: path.stat().st_mtime_ns):
-        name = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        with path.open() as handle:
-            rows = list(csv.DictReader(handle, delimiter="\t"))
-        stages.setdefault(name, []).extend((float(row["s"]), _number(row["max_rss"])) for row in rows)
-    return [(name, len(jobs), sum(job[0] for job in jobs), max(job[1] for job in jobs)) for name, jobs in stages.items() if jobs]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:  # a job shorter than the first measurement
-        return 0.0
 
 
 def dashboard(where: Path) -> str:

@@ -74,17 +74,6 @@ def test_the_data_table_counts_scans_subjects_and_labels():
     assert {s["split"]: s["labelled"] for s in section["splits"]} == {"train": 2, "validation": 0, "test": 0}
 
 
-def test_the_cost_of_a_rule_is_summed_over_its_jobs(tmp_path):
-    for name, seconds, memory in (("a", 2.0, 100.0), ("b", 3.0, 250.0)):
-        path = tmp_path / "benchmarks" / "pretrain" / f"{name}.tsv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"s\tmax_rss\n{seconds}\t{memory}\n")
-    (tmp_path / "benchmarks" / "split.tsv").write_text("s\tmax_rss\n0.1\t-\n")
-    rows = {row["rule"]: row for row in contents.time_section(None, StudyFolder(tmp_path))}
-    assert rows["pretrain"] == {"rule": "pretrain", "jobs": 2, "seconds": 5.0, "peak_mb": 250.0}
-    assert rows["split"]["peak_mb"] == 0.0
-
-
 def test_refusals_are_grouped_by_reason(tmp_path):
     (tmp_path / "inventory.tsv").write_text("file_id\tstatus\na\tvolume\nb\tquarantined\nc\tquarantined\n")
     head = "file_id\tscan_id\tstage\tcode\treason\tremedy\torigin\tlicence\n"

@@ -71,18 +71,6 @@ def test_an_interrupt_reaches_the_whole_group(tmp_path):
     assert verb._supervise([sys.executable, "-c", child], dict(os.environ)) == 130
 
 
-def test_costs_are_summed_by_stage_in_the_order_of_their_end(tmp_path):
-    head = "s\th:m:s\tmax_rss\n"
-    for number, (name, row) in enumerate(
-        (("index.tsv", "1.5\t0:00:01\t-\n"), ("pretrain/b.tsv", "10\t0:00:10\t900.5\n"), ("pretrain/a.tsv", "20\t0:00:20\t800\n"))
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(head + row)
-        os.utime(path, (number, number))
-    assert verb.stage_costs(tmp_path) == [("index", 1, 1.5, 0.0), ("pretrain", 2, 30.0, 900.5)]
-
-
 def test_the_dashboard_command_names_the_store_of_the_study():
     command = verb.dashboard(Path("results/demo"))
     assert command.startswith("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false ")
