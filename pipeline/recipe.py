@@ -6,6 +6,7 @@ Settings of plug-ins stand as keyed mappings, ``{unet: {widths: [...]}}``, and a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -112,6 +113,12 @@ class Source(Config):
     path: str = Field(description="Folder; {data} stands for the study's data folder.")
     modality: Literal["CT", "MR", "PT"] | None = Field(None, description="Of files that don't say it themselves (NIfTI).")
     channel: str | None = Field(None, description="Channel name of files that don't say it themselves.")
+    subject: Annotated[str, AfterValidator(lambda pattern: _pattern(pattern))] | None = Field(
+        None,
+        max_length=200,
+        description="Regular expression that finds the subject in a NIfTI or MetaImage file's path below the source, without its ending: "
+        "its first group, or all that it matches. For folders with several volumes of one person, such as patient001_ED and patient001_ES.",
+    )
     origin: str = Field("the user's own scans", description="Where they come from, fit to be published.")
     licence: str = Field("not stated", description="Their licence.")
 
@@ -221,6 +228,14 @@ class Study(Config):
     finetune: Finetune = Finetune()
     verdict: Verdict = Verdict()
     tracking: Tracking = Tracking()
+
+
+def _pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return pattern
 
 
 def _refuse_shards(number: int) -> int:

@@ -59,12 +59,19 @@ class Found:
     validation: int
     sizes: tuple[int, ...]
     crop: tuple[int, ...]
+    subject: str
 
 
 def suggest(
-    scans: Path, labels: Path, images: Sequence[Image], owned: dict[str, Path], headers: Sequence[Header], values: tuple[int, Counter[int]]
+    scans: Path,
+    labels: Path,
+    images: Sequence[Image],
+    owned: dict[str, Path],
+    headers: Sequence[Header],
+    values: tuple[int, Counter[int]],
+    subject: str = "",
 ) -> Found:
-    """Fewer than three labelled subjects are a ``ValueError``."""
+    """``subject``: the pattern by which subjects were told from file names. Fewer than three labelled subjects are a ``ValueError``."""
     labelled = len({image.subject for image in images if image.key in owned})
     if labelled < 3:
         raise ValueError(f"{labels}: only {labelled} subjects have labels; a study needs at least 3: to test, to validate, to train")
@@ -93,6 +100,7 @@ def suggest(
         validation=validation,
         sizes=tuple(2**power for power in range(6) if 2**power < train),
         crop=tuple(_crop(axis) for axis in lengths),
+        subject=subject,
     )
 
 
@@ -137,7 +145,7 @@ name: {name}
 sources:
   - path: {_text(found.scans)}
 {_modality(found)}
-    origin: the user's own scans   # these two stand in the inventory and in the report
+{_subject(found)}    origin: the user's own scans   # these two stand in the inventory and in the report
     licence: not stated
 {_channels(found)}preprocess:
   spacing_mm: {spacing}   # {reason}
@@ -177,6 +185,13 @@ def _modality(found: Found) -> str:
         return f"    modality: {only}   # {files}"
     seen = _counts(found.modalities) or "nothing"
     return f"    # modality: MR   # the headers looked at say: {seen}. For files that don't say it; give each modality a source of its own"
+
+
+def _subject(found: Found) -> str:
+    if not found.subject:
+        return ""
+    why = "several volumes of one person lie side by side, and no split may tear them apart; remove this if they are different people"
+    return f"    subject: {_text(found.subject)}   # {why}\n"
 
 
 def _channels(found: Found) -> str:

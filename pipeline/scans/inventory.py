@@ -32,6 +32,7 @@ class Place:
     origin: str = ""
     licence: str = ""
     task: str = ""  # of a folder of labels
+    subject: str = ""  # pattern that finds the subject in a file's path
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _series_spacing(series: dicom.Series) -> tuple[float, ...]:
 
 
 def _take_volume(file: File, identity: Identity, channels: Sequence[str], found: Inventory) -> None:
-    named = name_of(file.relative, channels)
+    named = name_of(file.relative, channels, file.place.subject)
     if named.is_labels:
         found.files.append(replace(file, status="companion"))
         return

@@ -4,8 +4,9 @@ a flat folder. Nothing read here leaves the crosswalk but as a keyed hash, or as
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from pipeline.scans.walk import stem_of
@@ -21,6 +22,7 @@ NO_SUBJECT = re.compile(
     r"ct|mri?|pt|pet|anat|func|dwi|fmap|perf",
     re.IGNORECASE,
 )
+MOST_WORDS = 12  # that tell the volumes of one subject apart; more of them are names
 NNUNET_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 
@@ -36,8 +38,26 @@ class Named:
     is_labels: bool = False
 
 
-def name_of(relative: str, channels: Sequence[str] = ()) -> Named:
-    """Of an image file at ``relative`` below its source. ``channels`` are the study's, looked for at the end of the name."""
+def name_of(relative: str, channels: Sequence[str] = (), subject: str = "") -> Named:
+    """Of an image file at ``relative`` below its source. ``channels`` are the study's, looked for at the end of the name; ``subject`` is
+    the source's pattern for the subject, and a file that it does not match is named as if there were none."""
+    named = _layout(relative, channels)
+    path = PurePosixPath(relative)
+    found = re.search(subject, (path.parent / stem_of(path.name)).as_posix()) if subject else None
+    return replace(named, subject=found[1] if found.re.groups and found[1] else found[0]) if found else named
+
+
+def shared_subject(stems: Sequence[str]) -> str:
+    """Pattern of subjects of which a folder holds several volumes, told apart by one last word (patient001_ED, patient001_ES); or ""."""
+    parts = [match.groups() for stem in stems if (match := re.fullmatch(r"(.+)_([A-Za-z0-9]+)", stem))]
+    people, words = Counter(person for person, _ in parts), Counter(word for _, word in parts)
+    if len(parts) < len(stems) or len(people) < 3 or len(words) > MOST_WORDS or min(words.values()) < 2:
+        return ""
+    several = sum(count for count in people.values() if count > 1)
+    return r"([^/]+)_[A-Za-z0-9]+$" if several >= len(stems) / 2 else ""
+
+
+def _layout(relative: str, channels: Sequence[str]) -> Named:
     path = PurePosixPath(relative)
     stem = stem_of(path.name)
     entities = dict(re.findall(r"(sub|ses)-([A-Za-z0-9]+)", relative))

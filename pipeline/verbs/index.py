@@ -70,7 +70,15 @@ def places_of(plan: Plan) -> list[Place]:
     data = Path(plan.study["data"] or ".")
     labels = [Place(Path(task["labels"]), _anchor(task["labels"], data), task=name) for name, task in sorted(plan.tasks.items())]
     sources = [
-        Place(Path(s["path"]), _anchor(s["path"], data), s["modality"] or "", s["channel"] or "", s["origin"], s["licence"])
+        Place(
+            Path(s["path"]),
+            _anchor(s["path"], data),
+            s["modality"] or "",
+            s["channel"] or "",
+            s["origin"],
+            s["licence"],
+            subject=s["subject"] or "",
+        )
         for s in plan.study["sources"]
     ]
     return labels + sources

@@ -46,7 +46,8 @@ def run(
     for path in (study, task):
         if path.exists():
             raise ValueError(f"{path}: is there already and is not overwritten; give the study another name with --name")
-    images, label_files = find_images(scans, labels), find_labels(labels)
+    images, subject = with_subjects(find_images(scans, labels))
+    label_files = find_labels(labels)
     owned = {key: path for key, path in label_files.items() if key in {image.key for image in images}}
     if not owned:
         named = f"such as {next(iter(label_files))!r}, while an image is called {images[0].key!r}"
@@ -54,7 +55,7 @@ def run(
             f"{labels}: none of its {len(label_files)} label files is named like an image in {scans} ({named}); rename them, or name the "
             "folder that belongs to these scans"
         )
-    found = suggest(scans, labels, images, owned, read_headers(images), read_values(owned))
+    found = suggest(scans, labels, images, owned, read_headers(images), read_values(owned), subject)
     try:
         write_text(task, task_yaml(found, name, task))
         write_text(study, study_yaml(found, name, study, task))
@@ -104,6 +105,20 @@ def find_images(scans: Path, labels: Path) -> list[Image]:
     if not images:
         raise ValueError(f"{scans}: holds no NIfTI, MetaImage or DICOM file; name the folder that holds the scans")
     return sorted(images, key=lambda image: str(image.path))
+
+
+def with_subjects(images: list[Image]) -> tuple[list[Image], str]:
+    """The images with their subjects, and the pattern by which those were found if one folder holds several volumes of a person."""
+    from dataclasses import replace
+
+    from pipeline.scans.naming import shared_subject
+
+    flat = [image for image in images if image.kind != "dicom" and image.subject == image.key]
+    pattern = shared_subject([image.key for image in flat])
+    if not pattern:
+        return images, ""
+    found = {image.path: re.search(pattern, image.key) for image in flat}
+    return [replace(image, subject=found[image.path][1]) if found.get(image.path) else image for image in images], pattern
 
 
 def find_labels(labels: Path) -> dict[str, Path]:

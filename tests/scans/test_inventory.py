@@ -15,7 +15,7 @@ from pipeline.scans.accounts import read_accounts, write_accounts
 from pipeline.scans.identity import Identity, read_crosswalk, study_private
 from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.labelling import match_labels
-from pipeline.scans.naming import name_of
+from pipeline.scans.naming import name_of, shared_subject
 from pipeline.scans.quarantine import Code
 from pipeline.verbs import forget, index
 
@@ -215,3 +215,32 @@ def test_a_forgotten_subject_does_not_come_back(study):
     assert "Mallory3" not in read_crosswalk(where)["subject"].to_list()
     inventory = where.inventory.read_text()
     assert inventory.count("forgotten") == 2
+
+
+@pytest.mark.parametrize(
+    ("stems", "found"),
+    [
+        ([f"p{n}_{phase}" for n in range(4) for phase in ("ED", "ES")], True),
+        ([f"case_{n}" for n in range(9)], False),
+        ([f"liver_{n:03d}" for n in range(40)], False),
+        ([f"p{n}" for n in range(9)], False),
+        (["p1_a", "p2_a", "p3_a", "p4_a"], False),
+    ],
+)
+def test_a_pattern_of_subjects_is_seen_only_where_names_repeat(stems, found):
+    assert bool(shared_subject(stems)) == found
+
+
+def test_the_pattern_of_a_source_names_the_subject_and_only_that(tmp_path):
+    plain, named = (name_of("site/p7_ED.nii.gz", (), pattern) for pattern in ("", r"(p\d+)_"))
+    assert (plain.subject, named.subject) == ("site", "p7")
+    assert (plain.key, plain.exam) == (named.key, named.exam)
+    assert name_of("site/other.nii.gz", (), r"(p\d+)_").subject == "site"
+
+
+def test_two_phases_of_one_person_share_the_subject_and_not_the_scan(tmp_path):
+    for name in ("p1_ED", "p1_ES", "p2_ED"):
+        write_nifti(tmp_path / f"{name}.nii.gz")
+    scans = take_stock([Place(tmp_path, "scans", "MR", subject=r"(p\d+)_")], IDENTITY).scans
+    assert sorted(Counter(scan.subject_id for scan in scans).values()) == [1, 2]
+    assert len({scan.scan_id for scan in scans}) == 3

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pipeline.plan import make_plan
+from pipeline.scans.naming import name_of
 from pipeline.verbs import init
 
 
@@ -179,3 +180,15 @@ def test_bad_folders_are_one_message_and_leave_nothing(cohort, tmp_path, spoil, 
     with pytest.raises(ValueError, match=message):
         call(cohort, tmp_path)
     assert not list((tmp_path / "configs").rglob("*.yaml"))
+
+
+def test_several_volumes_of_one_person_are_one_subject(tmp_path):
+    fill(tmp_path / "cine", [f"patient{n:03d}_{phase}" for n in range(6) for phase in ("ED", "ES")])
+    study, _ = call(tmp_path / "cine", tmp_path)
+    plan = make_plan(study)
+    assert "12 images of 6 subjects" in study.read_text()
+    assert plan.study["split"] == {"test": 1, "validation": 1, "seed": 0}
+    pattern = plan.study["sources"][0]["subject"]
+    assert {name_of(f"patient00{n}_{phase}.nii.gz", (), pattern).subject for n in (0, 1) for phase in ("ED", "ES")} == {
+        "patient000", "patient001"
+    }  # fmt: skip
