@@ -1,0 +1,143 @@
+"""From scans to the manifest by the verbs themselves: two sequences enter as channels, a subject can be forgotten, damage is found."""
+
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+import yaml
+
+from pipeline.files import write_json
+from pipeline.folder import StudyFolder
+from pipeline.manifest import read_manifest
+from pipeline.plan import make_plan, plan_json
+from pipeline.verbs import forget, index, preprocess, split, verify
+from pipeline.volumes.store import Store
+
+PEOPLE = [f"Mallory{number}" for number in range(6)]
+SHAPE = (24, 22, 18)
+
+
+def save(path, voxels, spacing_mm=(1.0, 1.0, 2.0)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([*spacing_mm, 1.0])), path)
+
+
+def write_person(data, number):
+    rng = np.random.default_rng(number)
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
+    blob = np.exp(-3 * ((x - rng.uniform(-0.3, 0.3)) ** 2 + y**2 + (z - rng.uniform(-0.3, 0.3)) ** 2))
+    for sequence, scale in (("T1", 900), ("FLAIR", 400)):
+        save(data / "images" / f"Mallory{number}_{sequence}.nii.gz", (scale * blob + rng.normal(50, 10, SHAPE)).astype(np.int16))
+    save(data / "labels" / f"Mallory{number}.nii.gz", (blob > 0.5).astype(np.uint8))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """(folder, data) of six people with T1 and FLAIR, indexed, stored and split."""
+    monkeypatch.setenv("VESALIUS_PRIVATE", str(tmp_path / "private"))
+    data = tmp_path / "data"
+    for number in range(len(PEOPLE)):
+        write_person(data, number)
+    task = {"name": "blob", "labels": "{data}/labels", "kind": {"segmentation": {"classes": {1: "blob"}}}}
+    value = {
+        "data": str(data), "sources": [{"path": "{data}/images", "modality": "MR"}], "channels": ["T1", "FLAIR"], "shards": 4,
+        "preprocess": {"crop_body": False}, "split": {"test": 2, "validation": 1}, "tasks": ["blob.yaml"],
+    }  # fmt: skip
+    for name, content in (("blob", task), ("tiny", value)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    where = StudyFolder(tmp_path / "results")
+    write_json(where.plan, plan_json(make_plan(tmp_path / "tiny.yaml")))
+    prepare(where)
+    return where, data
+
+
+def prepare(where):
+    index.run(where.root)
+    for shard in json.loads(where.plan.read_text())["shards"]:
+        preprocess.run(where.root, shard)
+    split.run(where.root)
+
+
+def shards(where):
+    return {path.name: path.read_bytes() for path in where.root.glob("shards/*.tsv") if "refused" not in path.name}
+
+
+def test_two_sequences_of_an_exam_are_channels_of_one_volume(study):
+    where, _ = study
+    rows = read_manifest(where.manifest)
+    store = Store(where.store)
+    assert len(rows) == len(PEOPLE)
+    assert rows["split"].value_counts().to_dict() == {"train": 3, "test": 2, "validation": 1}
+    for row in rows.to_dict("records"):
+        voxels = store.read(row["scan_id"])
+        assert voxels.shape == (2, *SHAPE)
+        assert np.corrcoef(voxels[0].ravel(), voxels[1].ravel())[0, 1] > 0.8, "both show the same person"
+        assert len(row["window_low"]) == 2
+        assert json.loads(row["channels"]) == ["T1", "FLAIR"]
+        assert store.labels(row["scan_id"], "blob").shape == SHAPE
+
+
+def test_an_exam_without_one_of_its_sequences_is_told_and_left_out(study):
+    where, data = study
+    (data / "images" / "Mallory2_FLAIR.nii.gz").unlink()
+    prepare(where)
+    assert len(read_manifest(where.manifest)) == len(PEOPLE) - 1
+    refused = pd.read_csv(where.quarantine, sep="\t")
+    assert len(refused) >= 1
+    assert refused["remedy"].str.len().min() > 10
+
+
+def test_a_new_person_touches_one_shard(study):
+    where, data = study
+    before = shards(where)
+    write_person(data, 77)
+    index.run(where.root)
+    after = shards(where)
+    assert sum(before[name] != after[name] for name in before) == 1
+
+
+def test_a_forgotten_subject_is_nowhere_and_stays_away(study, capsys):
+    where, _ = study
+    rows = read_manifest(where.manifest)
+    crosswalk = pd.concat(pd.read_csv(path, sep="\t", dtype=str) for path in (where.root.parent / "private").rglob("*.tsv"))
+    subject = crosswalk.loc[crosswalk["subject"] == "Mallory3", "subject_id"].iloc[0]
+    scan = rows.loc[rows["subject_id"] == subject, "scan_id"].iloc[0]
+    for name, subjects in (("used-s0", [subject]), ("other-s0", ["someone"])):
+        write_json(where.run(name) / "run.json", {"subjects": subjects})
+    capsys.readouterr()
+    forget.run(where.root, "Mallory3")
+    told = capsys.readouterr().out
+    assert "used-s0" in told
+    assert "other-s0" not in told
+    assert scan not in Store(where.store).names()
+    prepare(where)
+    assert len(read_manifest(where.manifest)) == len(PEOPLE) - 1
+    kept = [path for path in where.root.rglob("*") if path.is_file() and path.name != "run.json"]
+    assert not [path for path in kept if subject.encode() in path.read_bytes() or scan.encode() in path.read_bytes()]
+    with pytest.raises(ValueError, match="Nobody"):
+        forget.run(where.root, "Nobody")
+
+
+def test_no_name_reaches_the_results(study):
+    where, _ = study
+    assert not [path for path in where.root.rglob("*") if path.is_file() and path.name != "plan.json" and b"Mallory" in path.read_bytes()]
+
+
+def test_a_flipped_byte_is_found_removed_and_made_again_as_it_was(study, capsys):
+    where, _ = study
+    verify.run(where.root)
+    scan = read_manifest(where.manifest)["scan_id"].iloc[0]
+    files = sorted(path for path in where.store.rglob(f"*{scan}*") if path.is_file() and path.suffix != ".json")
+    before = {path: path.read_bytes() for path in files}
+    damaged = bytearray(before[files[0]])
+    damaged[len(damaged) // 2] ^= 1
+    files[0].write_bytes(damaged)
+    with pytest.raises(typer.Exit):
+        verify.run(where.root, remove=True)
+    assert scan in capsys.readouterr().out
+    prepare(where)
+    assert {path: path.read_bytes() for path in files} == before
+    verify.run(where.root)
