@@ -15,6 +15,7 @@ import torch
 from pipeline.files import digest
 from pipeline.recipe import Recipe
 from pipeline.step import Context
+from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader, body_matrix, resized
@@ -136,6 +137,24 @@ def test_examples_show_what_was_restored(study, tmp_path):
         assert {name: value.shape for name, value in data.items()} == {name: (2, 16, 16) for name in ("target", "shown", "restored")}
         assert data["target"].std() > 0
         assert not np.array_equal(data["target"], data["shown"])
+
+
+def test_a_run_that_continues_another_begins_with_its_weights_teacher_included_and_heads_of_its_own(study, tmp_path):
+    first, second = loop_of(study, RECIPE, tmp_path / "a", steps=2), loop_of(study, BOTH, tmp_path / "b")
+    fresh = {name: value.clone() for name, value in second.learner.objectives.state_dict().items()}
+    first.run({"run": "a"})
+    save_encoder(tmp_path / "a", first.learner.network, {})
+    assert not same(first.learner.network, second.learner.network)
+    second.learner.start_from(tmp_path / "a" / "model.safetensors")
+    assert same(first.learner.network, second.learner.network)
+    assert same(first.learner.network, second.learner.teacher)
+    assert all(torch.equal(value, fresh[name]) for name, value in second.learner.objectives.state_dict().items())
+    with pytest.raises(ValueError, match="no weights"):
+        second.learner.start_from(tmp_path / "nowhere.safetensors")
+
+
+def same(one, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
 def test_a_signal_saves_and_ends_with_75_and_nothing_is_lost(study, tmp_path):
