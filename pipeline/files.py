@@ -14,7 +14,10 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; on success it is synced and takes the name ``path``, else it is removed."""
+    """Yields a temporary path in the same folder; on success it is synced and takes the name ``path``, else it is removed.
+
+    An ``OSError`` of a write, such as that of a full disk, names ``path``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -24,6 +27,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):  # a write that fails names no file: a full disk, say
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,7 @@
 """Files are whole or absent."""
 
+import errno
+
 import pytest
 
 from pipeline import files
@@ -13,6 +15,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         raise RuntimeError
     assert files.read_json(path) == {"a": 1}
     assert [item.name for item in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "manifest.parquet"
+    with pytest.raises(OSError) as full, files.replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        with open("/dev/full", "wb", buffering=0) as handle:
+            handle.write(b"more")
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unchanged_text_is_not_written_again(tmp_path):
