@@ -125,8 +125,11 @@ def _signal(process: Any, number: int) -> None:
 
 
 def _supervise(command: list[str], environment: dict[str, str]) -> int:
-    """Runs Snakemake in a process group of its own; Ctrl-C and SIGTERM reach all of it, once, as an interrupt."""
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    """Runs Snakemake in a process group of its own; Ctrl-C and SIGTERM reach all of it, once, as an interrupt.
+
+    A shell starts background jobs with interrupts ignored, and children inherit that: it is undone, or nothing could stop them.
+    """
+    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_heed_interrupts)
 
     def forward(number: int, frame: FrameType | None) -> None:
         try:
@@ -140,6 +143,10 @@ def _supervise(command: list[str], environment: dict[str, str]) -> int:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _summary(where: Path, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """`vesalius run`: one owner a study, leftovers of a killed owner, and what is printed at the end."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -56,7 +57,8 @@ def test_the_exit_code_of_snakemake_comes_back():
     assert verb._supervise([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
 
 
-def test_an_interrupt_reaches_the_whole_group(tmp_path):
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background job of a shell"])
+def test_an_interrupt_reaches_the_whole_group(tmp_path, inherited):
     ready = tmp_path / "ready"
     child = (
         f"import time\ntry:\n    open({str(ready)!r}, 'w').close(); time.sleep(600)\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
@@ -68,7 +70,11 @@ def test_an_interrupt_reaches_the_whole_group(tmp_path):
         os.kill(os.getpid(), verb.signal.SIGTERM)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    assert verb._supervise([sys.executable, "-c", child], dict(os.environ)) == 130
+    old = signal.signal(signal.SIGINT, inherited)
+    try:
+        assert verb._supervise([sys.executable, "-c", child], dict(os.environ)) == 130
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def test_the_dashboard_command_names_the_store_of_the_study():
