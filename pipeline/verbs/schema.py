@@ -1,7 +1,7 @@
-"""Write the JSON schemas of studies, recipes and tasks, which editors and Snakemake read.
+"""Write what follows from the code: the JSON schemas that editors and Snakemake read, and the page of reason codes.
 
-Reads the settings of every plug-in. Writes configs/schemas/study.json, recipe.json and task.json; with --check it writes nothing and
-fails when one of them is not what would be written.
+Reads the settings of every plug-in. Writes configs/schemas/study.json, recipe.json and task.json, and docs/reasons.md; with --check it
+writes nothing and fails when one of them is not what would be written.
 
 \b
 Examples:
@@ -17,19 +17,38 @@ from typing import Annotated, Any
 
 import typer
 
-FOLDER = Path(__file__).resolve().parents[2] / "configs" / "schemas"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "configs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def run(check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a file is out of date.")] = False) -> None:
     from pipeline.files import write_if_changed
 
-    for name, schema in schemas().items():
-        path, text = FOLDER / f"{name}.json", json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    texts = {FOLDER / f"{name}.json": json.dumps(schema, indent=2, sort_keys=True) + "\n" for name, schema in schemas().items()}
+    texts[ROOT / "docs" / "reasons.md"] = reasons()
+    for path, text in texts.items():
         if not check:
             typer.echo(f"{path.name}: {'written' if write_if_changed(path, text) else 'unchanged'}")
         elif not path.exists() or path.read_text() != text:
-            raise ValueError(f"configs/schemas/{path.name}: is out of date; run `vesalius schema`")
+            raise ValueError(f"{path.parent.name}/{path.name}: is out of date; run `vesalius schema`")
+
+
+def reasons() -> str:
+    """The page of reason codes, in Markdown."""
+    from pipeline.scans.quarantine import REASONS
+
+    rows = [f"| `{code.value}` | {reason} | {remedy} |" for code, (reason, remedy) in REASONS.items()]
+    head = [
+        "# Why a file or scan was refused",
+        "",
+        "Codes of `quarantine.tsv`. Nothing is repaired in silence: what is wrong is yours to mend, and the next run takes it in.",
+        "Your own names of the files stand in the private crosswalk only.",
+        "",
+        "| code | what it means | what to do |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows]) + "\n"
 
 
 def schemas() -> dict[str, dict[str, Any]]:
