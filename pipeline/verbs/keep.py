@@ -5,6 +5,7 @@ Reads plan.json, transfers/*/search and cells, verdict.tsv, verdict.json, benchm
 \b
 TASK-INITIALISATION.json  its finished cells: settings, digests of data and weights, Dice of each validation and test scan and class
 verdict.tsv, verdict.json as they stand in the study, if the verdict is made
+README.md                 the verdict as a table with its sentences, and the cost
 cost.json                 machine, versions, and jobs, seconds and peak memory of each stage
 
 No names are in them: scans are ids. With --restore, cells go back into the study's folder; `finetune` uses those whose settings, data and
@@ -23,9 +24,12 @@ import platform
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.folder import StudyFolder
 
 
 def run(
@@ -33,7 +37,6 @@ def run(
     kept: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the small files.")],
     back: Annotated[bool, typer.Option("--restore", help="Put kept cells back into the study's folder.")] = False,
 ) -> None:
-    from pipeline.files import write_json
     from pipeline.plan import read_plan
     from pipeline.transfer.kept import keep, restore
 
@@ -42,12 +45,26 @@ def run(
         raise ValueError(f"{kept}: there is no such folder; `vesalius keep {folder} {kept}` makes it")
     counts = restore(plan, where, kept) if back else keep(plan, where, kept)
     if not back:
-        for path in (where.verdict, where.root / "verdict.json"):
-            if path.exists():
-                shutil.copyfile(path, kept / path.name)
-        write_json(kept / "cost.json", cost(where.benchmarks))
+        write_beside(plan.study, where, kept)
     told = ", ".join(f"{name} {count}" for name, count in counts.items())
     typer.echo(f"keep: {sum(counts.values())} cells {'put back' if back else f'in {kept}'} ({told or 'none'})")
+
+
+def write_beside(study: dict[str, Any], where: StudyFolder, kept: Path) -> None:
+    """The verdict, as it stands and as a page, and what the study cost."""
+    from pipeline.files import read_json, write_json, write_text
+    from pipeline.reports.markdown import verdict_markdown
+
+    spent = cost(where.benchmarks)
+    write_json(kept / "cost.json", spent)
+    words = [f"# {study['name']}", study["description"], "It is not finished: there is no verdict yet."]
+    if where.verdict.exists():
+        for path in (where.verdict, where.root / "verdict.json"):
+            shutil.copyfile(path, kept / path.name)
+        words[2] = verdict_markdown(read_json(where.root / "verdict.json"))
+    machine = spent["machine"]
+    words.append(f"{spent['core_hours']} hours of one core, {machine['processor']}, PyTorch {spent['versions']['torch']}.")
+    write_text(kept / "README.md", "\n\n".join(word.strip() for word in words if word) + "\n")
 
 
 def cost(benchmarks: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from pipeline.files import digest, read_json
 from pipeline.transfer.finetune import Finetuning, finetune
 from pipeline.transfer.kept import keep
+from pipeline.transfer.table import make_verdict
 from pipeline.verbs import keep as verb
 
 SEARCH = {"num_labels": 2, "learning_rates": [1e-3, 3e-2], "lengths": [1], "seeds": [0]}
@@ -73,3 +74,19 @@ def test_kept_files_are_small_and_say_where_and_how_long(finished, tmp_path):
 def test_a_folder_that_is_not_there_is_named(finished, tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         verb.run(finished[1].root, tmp_path / "nowhere", back=True)
+
+
+def test_the_page_says_what_the_verdict_says(finished, tmp_path):
+    plan, where = finished
+    finetune(plan, where, plan.transfers[2])
+    verb.run(where.root, tmp_path / "kept")
+    assert "no verdict yet" in (tmp_path / "kept" / "README.md").read_text()
+    _, beside = make_verdict(plan, where)
+    verb.run(where.root, tmp_path / "kept")
+    page = (tmp_path / "kept" / "README.md").read_text()
+    item = beside["tasks"]["tissue"]["initialisations"]["restoration"]
+    row = next(line for line in page.splitlines() if line.startswith("| restoration"))
+    assert f"{item['primary']['diff_mean']:+.3f}" in row
+    assert all(f"{point['dice_mean']:.3f}" in row for point in item["curve"])
+    assert "exploratory" in next(line for line in page.splitlines() if line.startswith("| frozen"))
+    assert all(sentence in page for sentence in beside["sentences"])
