@@ -29,17 +29,19 @@ class Progress:
             self.task = self.bar.add_task(self.label, total=self.total, completed=self.done, words="")
         return self
 
-    def advance(self, **figures: float) -> None:
-        """One unit done; the figures stand beside the bar."""
+    def advance(self, kept: bool = False, **figures: float) -> None:
+        """One unit done, or kept from an earlier call: those say nothing of the rate. The figures stand beside the bar."""
         self.done += 1
+        self.first += kept
         rate = (self.done - self.first) / max(time.monotonic() - self.begun, 1e-9)
-        words = " ".join([f"{rate:.2f} {self.unit}/s", *(f"{name} {value:.4g}" for name, value in figures.items())])
+        speed = [f"{rate:.2f} {self.unit}/s"] if rate else []
+        words = " ".join([*speed, *(f"{name} {value:.4g}" for name, value in figures.items())])
         if self.bar:
             self.bar.update(self.task, completed=self.done, words=words)
         elif self.done == self.total or self.done * 10 // self.total > self.lines:
             self.lines = self.done * 10 // self.total
-            left = (self.total - self.done) / max(rate, 1e-9)
-            print(f"{self.label}: {self.done}/{self.total} {words}, {left:.0f} s left", file=sys.stderr, flush=True)
+            left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
+            print(f"{self.label}: {self.done}/{self.total} {words}{left}", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.bar:

@@ -97,9 +97,11 @@ class Finetuning:
             rate, length = self._search(search, record, progress)
             values = []
             for cell in self._cells(rate, length):
-                values.append(self._cell(cell, self.folder / "cells" / f"{cell.name}.json", BOTH))
+                path = self.folder / "cells" / f"{cell.name}.json"
+                kept = path.exists()
+                values.append(self._cell(cell, path, BOTH))
                 record.add(values[-1])
-                progress.advance(dice=mean_dice(values[-1]["validation"]))
+                progress.advance(kept, dice=mean_dice(values[-1]["validation"]))
         seeds = {run: seed for seed, run in self.runs.items()}
         table = cases_table(self.transfer.task, self.transfer.initialisation, values, self.scans, seeds)
         write_cases(table, self.where.cases(self.transfer.transfer))
@@ -130,10 +132,11 @@ class Finetuning:
         found: dict[tuple[float, float], list[float]] = {}
         for length, cell in cells:
             path = self.folder / "search" / f"{cell.learning_rate:g}-x{length:g}-s{cell.seed}.json"
+            kept = path.exists()
             value = self._cell(cell, path, ("validation",))
             record.add(value, "search")
             found.setdefault((length, cell.learning_rate), []).append(mean_dice(value["validation"]))
-            progress.advance(dice=found[length, cell.learning_rate][-1])
+            progress.advance(kept, dice=found[length, cell.learning_rate][-1])
         means = {at: float(np.mean(values)) for at, values in found.items()}
         length, rate = min(means, key=lambda at: (-means[at], at))
         tried = [{"length": at[0], "learning_rate": at[1], "dice_validation": round(mean, 6)} for at, mean in sorted(means.items())]

@@ -1,0 +1,19 @@
+"""Progress in plain lines: what was kept from an earlier call says nothing of the rate."""
+
+from pipeline import progress
+from pipeline.progress import Progress
+
+
+def test_kept_units_count_as_done_but_not_towards_the_rate(capsys, monkeypatch):
+    clock = iter([0.0, 0.001, 0.002, 10.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    with Progress("finetune", 4, unit="cell") as shown:
+        shown.advance(kept=True, dice=0.5)
+        shown.advance(kept=True, dice=0.5)
+        shown.advance(dice=0.5)
+        shown.advance(dice=0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "finetune: 1/4 dice 0.5"
+    assert lines[2] == "finetune: 3/4 0.10 cell/s dice 0.5, 10 s left"
+    assert lines[3] == "finetune: 4/4 0.10 cell/s dice 0.5, 0 s left"
