@@ -64,6 +64,7 @@ class Found3D:
     paths: tuple[Path, ...]
     spacing_mm: tuple[float, ...]
     place: Place
+    detached: tuple[Path, ...] = ()  # the voxels' own file, where ``paths`` is but their header
 
 
 @dataclass
@@ -164,38 +165,42 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], found:
         return
     scan_id = identity("scan", file.place.anchor, file.relative)
     try:
-        spacing = _header_spacing(file)
+        spacing, detached = _header_of(file)
     except Refused as refused:
         found.files.append(replace(file, status="quarantined", code=refused.code, scan_id=scan_id))
         return
     found.files.append(replace(file, status="volume", scan_id=scan_id))
-    found.scans.append(_scan_of(file, named, scan_id, spacing, identity))
+    found.scans.append(_scan_of(file, named, scan_id, spacing, detached, identity))
 
 
-def _scan_of(file: File, named: Named, scan_id: str, spacing: tuple[float, ...], identity: Identity) -> Found3D:
+def _scan_of(file: File, named: Named, scan_id: str, spacing: tuple[float, ...], detached: tuple[Path, ...], identity: Identity) -> Found3D:
     place = file.place
     modality = named.modality or place.modality
     return Found3D(
         scan_id, identity("exam", place.anchor, named.subject, named.exam), identity("subject", place.anchor, named.subject), named.subject,
-        file.kind, modality, place.channel or named.channel or modality, named.key, (file.path,), spacing, place,
+        file.kind, modality, place.channel or named.channel or modality, named.key, (file.path,), spacing, place, detached,
     )  # fmt: skip
 
 
-def _header_spacing(file: File) -> tuple[float, ...]:
+def _header_of(file: File) -> tuple[tuple[float, ...], tuple[Path, ...]]:
+    """(spacing along Right, Anterior, Superior; the file of the voxels, if it is another one)."""
     if file.kind == "nifti":
-        from pipeline.scans.nifti import read_grid
+        from pipeline.scans.nifti import detached_of, read_grid
     else:
-        from pipeline.scans.metaimage import read_grid
-    return read_grid(file.path).canonical()[0].spacing_mm
+        from pipeline.scans.metaimage import detached_of, read_grid
+    return read_grid(file.path).canonical()[0].spacing_mm, detached_of(file.path)
 
 
 def _attach_detached(found: Inventory) -> None:
-    """Voxels that lie in a file beside their header belong to its volume."""
+    """Voxels that lie in a file beside their header belong to its volume; beside a header that is refused, they are known by name."""
     headers = {(file.path.parent, stem_of(file.path.name)): file for file in found.files if file.kind in ("nifti", "metaimage")}
+    by_scan = {file.scan_id: file for file in found.files if file.status == "volume"}
+    owners = {path: by_scan[scan.scan_id] for scan in found.scans for path in scan.detached}
     for number, file in enumerate(found.files):
         name = file.path.name.lower()
         ending = next((ending for ending in DETACHED if name.endswith(ending)), None)
-        owner = headers.get((file.path.parent, file.path.name[: -len(ending)])) if ending else None
+        by_name = headers.get((file.path.parent, file.path.name[: -len(ending)])) if ending else None
+        owner = owners.get(file.path, by_name)
         if owner is not None and file.status == "not_image":
             found.files[number] = replace(file, status=owner.status, code=owner.code, scan_id=owner.scan_id)
 

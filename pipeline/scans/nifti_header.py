@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from anatomy.grid import Grid
+from pipeline.scans.payload import check_shape
+from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 
-MAX_SIDE = 2048
-MAX_VOXELS = 2**31
+MAGIC = {  # (348, voxels in a file of their own): NIfTI-2's ends like that of PNG, so that a copy in text mode shows
+    (348, False): b"n+1\0", (348, True): b"ni1\0", (540, False): b"n+2\0\r\n\x1a\n", (540, True): b"ni2\0\r\n\x1a\n",
+}  # fmt: skip
 TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8"}
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 MAX_DISAGREEMENT_MM = 0.1
-MAX_SHEAR = 1e-3
+ROUNDING = 5e-7  # of 1 - b^2 - c^2 - d^2, whose three terms are float32
 
 
 def parse(start: bytes, pair: bool) -> tuple[Any, int]:
@@ -26,11 +28,10 @@ def parse(start: bytes, pair: bool) -> tuple[Any, int]:
     for kind, size in ((nib.Nifti1Header, 348), (nib.Nifti2Header, 540)):
         for order in ("<", ">"):
             if int.from_bytes(start[:4], "little" if order == "<" else "big") == size and len(start) >= size:
-                header = kind(start[:size], endianness=order, check=False)
-                magic = bytes(header["magic"].tobytes())[:3]
-                if magic not in ((b"ni1", b"ni2") if pair else (b"n+1", b"n+2")):
+                magic = start[344:348] if size == 348 else start[4:12]
+                if magic != MAGIC[size, pair]:
                     raise Refused(Code.BAD_HEADER)
-                return header, size
+                return kind(start[:size], endianness=order, check=False), size
     raise Refused(Code.BAD_HEADER)
 
 
@@ -40,10 +41,7 @@ def shape_of(header: Any) -> tuple[int, int, int]:
         raise Refused(Code.DIMENSIONS)
     if any(n != 1 for n in dims[4 : dims[0] + 1]):
         raise Refused(Code.DIMENSIONS)
-    shape = tuple(dims[1:4])
-    if max(shape) > MAX_SIDE or int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
-        raise Refused(Code.TOO_LARGE)
-    return shape
+    return check_shape(dims[1:4])
 
 
 def kind_of(header: Any) -> np.dtype:
@@ -78,8 +76,23 @@ def scaling_of(header: Any) -> tuple[float, float]:
     return slope, inter
 
 
-def affine_of(header: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Index to RAS+ mm. Where both forms are coded they must agree to a tenth of a millimetre at every corner."""
+def check_extensions(between: bytes, order: str) -> None:
+    """What stands between header and voxels: extensions, if any, must end before the voxels begin."""
+    at, kind = 4, "little" if order == "<" else "big"
+    if len(between) < 4 or not between[0]:
+        return
+    while at + 8 <= len(between):
+        size = int.from_bytes(between[at : at + 4], kind)
+        if size == 0:
+            break
+        if size < 8 or at + size > len(between):
+            raise Refused(Code.BAD_HEADER)
+        at += size
+
+
+def affine_of(header: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    """Index to RAS+ mm. Where both forms are coded they must agree to a tenth of a millimetre at every corner; where only sform is, its
+    axes must be as long as pixdim says, to the same tenth."""
     unit = int(header["xyzt_units"]) & 7
     if unit not in MM_PER_UNIT:
         raise Refused(Code.BAD_HEADER)
@@ -90,47 +103,47 @@ def affine_of(header: Any, shape: tuple[int, ...]) -> np.ndarray:
     if int(header["sform_code"]) > 0:
         found.append(np.vstack([header["srow_x"], header["srow_y"], header["srow_z"], [0, 0, 0, 1]]).astype(np.float64))
     if int(header["qform_code"]) > 0:
-        found.append(_qform(header, spacing))
+        found.append(_qform(header, spacing, found[0] if found else None))
     if not found:
         raise Refused(Code.ORIENTATION)
     for affine in found:
-        _check_affine(affine)
         affine[:3] *= MM_PER_UNIT[unit]
-    if len(found) == 2:
-        apart = np.abs(Grid(shape, found[0]).corners_mm() - Grid(shape, found[1]).corners_mm()).max()
-        if apart > MAX_DISAGREEMENT_MM:
-            raise Refused(Code.ORIENTATION_CONFLICT)
+    grids = [grid_of(shape, affine) for affine in found]
+    if len(grids) == 2:
+        apart = np.abs(grids[0].corners_mm() - grids[1].corners_mm()).max()
+    else:
+        apart = np.abs((np.asarray(grids[0].spacing_mm) - spacing * MM_PER_UNIT[unit]) * (np.asarray(shape) - 1)).max()
+    if apart > MAX_DISAGREEMENT_MM:
+        raise Refused(Code.ORIENTATION_CONFLICT)
     return found[0]
 
 
-def _qform(header: Any, spacing: np.ndarray) -> np.ndarray:
+def _qform(header: Any, spacing: np.ndarray, sform: np.ndarray | None) -> np.ndarray:
+    """The quaternion's first part is known through the root of a small difference only: near half a turn its rounding moves corners by
+    millimetres. Within that rounding the first part of ``sform`` is taken."""
+    side = float(header["pixdim"][0])
     b, c, d = (float(header[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
     squared = 1.0 - (b * b + c * c + d * d)
-    if not np.isfinite(squared) or squared < -1e-5:
+    if side not in (-1.0, 0.0, 1.0) or not np.isfinite(squared) or squared < -1e-5:
         raise Refused(Code.ORIENTATION)
-    a = np.sqrt(max(squared, 0.0))
+    side = side or 1.0
+    hint = None if sform is None else _first_part(sform, side)
+    squared = hint if hint is not None and abs(hint - squared) < ROUNDING else max(squared, 0.0)
+    a, b, c, d = np.array([np.sqrt(squared), b, c, d]) / np.sqrt(squared + b * b + c * c + d * d)
     turn = np.array([
         [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
         [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
         [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
     ])  # fmt: skip
-    side = float(header["pixdim"][0])
-    if not np.isfinite(side):
-        raise Refused(Code.ORIENTATION)
-    side = -1.0 if side < 0 else 1.0
     affine = np.eye(4)
     affine[:3, :3] = turn * (spacing * [1.0, 1.0, side])
     affine[:3, 3] = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
     return affine
 
 
-def _check_affine(affine: np.ndarray) -> None:
-    """Finite, axes of positive length, and no shear: a sheared grid is no grid of cubes."""
-    if not np.isfinite(affine).all():
-        raise Refused(Code.ORIENTATION)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if (lengths < 1e-6).any():
-        raise Refused(Code.ORIENTATION)
-    cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths)
-    if np.abs(cosines - np.eye(3)).max() > MAX_SHEAR:
-        raise Refused(Code.ORIENTATION)
+def _first_part(sform: np.ndarray, side: float) -> float | None:
+    """Squared first part of the quaternion that the axes of an affine make."""
+    lengths = np.linalg.norm(sform[:3, :3], axis=0)
+    if not np.isfinite(lengths).all() or (lengths == 0).any():
+        return None
+    return max(0.0, 1.0 + float((np.diag(sform)[:3] / lengths * [1.0, 1.0, side]).sum())) / 4

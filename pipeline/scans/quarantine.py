@@ -45,6 +45,7 @@ class Code(StrEnum):
     LINK = "LINK"
     SPECIAL_FILE = "SPECIAL_FILE"
     CHANGED = "CHANGED"
+    DETACHED = "DETACHED"
     LABELS_WITHOUT_IMAGE = "LABELS_WITHOUT_IMAGE"
     LABELS_AMBIGUOUS = "LABELS_AMBIGUOUS"
 
@@ -70,7 +71,7 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.BURNED_IN: ("The image may have text burned into its pixels.", "Check it, and leave it out of research data."),
     Code.COLOUR: ("The image is in colour.", "Nothing to do; only intensities are read."),
     Code.TRANSFER_SYNTAX: (
-        "The image's compression cannot be decoded here.",
+        "The image's compression or encoding cannot be decoded here.",
         "Decompress it, or install the decoder that its syntax needs.",
     ),
     Code.DEFLATED: ("The whole object is deflated, which is not read for safety.", "Store it in another transfer syntax."),
@@ -95,6 +96,10 @@ REASONS: dict[Code, tuple[str, str]] = {
         "Name it like its image, or like the folder that the DICOM series lies in.",
     ),
     Code.LABELS_AMBIGUOUS: ("Several images or label files have this name.", "Give each image and its labels a name of their own."),
+    Code.DETACHED: (
+        "The voxels' own file is missing, is several files, or does not lie beside its header.",
+        "Put the one file of the voxels into the folder of its header.",
+    ),
     Code.CHANGED: ("The file changed while it was read.", "Wait until copying has ended, then run again."),
 }
 

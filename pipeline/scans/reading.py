@@ -42,12 +42,12 @@ def _read_nifti(paths: tuple[str, ...], allocate: Allocate) -> Volume:
 def _read_metaimage(paths: tuple[str, ...], allocate: Allocate) -> Volume:
     from pipeline.scans.metaimage import read_metaimage
 
-    return read_metaimage(paths[0])
+    return read_metaimage(paths[0], allocate)
 
 
 READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "metaimage": _read_metaimage}
 CODECS = {
     "dicom": ("pydicom", "pydicom.pixels.decoders", "PIL.Image", "PIL.Jpeg2KImagePlugin", "pipeline.scans.stack"),
     "nifti": ("nibabel", "pipeline.scans.nifti"),
-    "metaimage": ("SimpleITK", "pipeline.scans.metaimage"),
+    "metaimage": ("pipeline.scans.metaimage",),
 }

@@ -95,10 +95,10 @@ def convert(out: Path, scans: list[Found3D], wanted: list[Found3D]) -> dict[str,
     with Progress("convert", total=max(1, len(wanted)), unit="scan") as progress:
         for scan in wanted:
             try:
-                content = content_of(scan.paths)
+                content = content_of([*scan.paths, *scan.detached])
                 if record.get(scan.scan_id, ("",))[0] != content:
                     sha = write_scan(out, scan)
-                    if content_of(scan.paths) != content:
+                    if content_of([*scan.paths, *scan.detached]) != content:
                         raise Refused(Code.CHANGED)
                     record[scan.scan_id] = (content, sha)
                     with log.open("a") as stream:

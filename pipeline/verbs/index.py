@@ -149,7 +149,7 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
 def _shard_row(scan: Found3D, labels: dict[str, Path]) -> dict[str, str]:
     from pipeline.scans.inventory import content_of
 
-    content = content_of([*scan.paths, *(labels[task] for task in sorted(labels))])[:32]
+    content = content_of([*scan.paths, *scan.detached, *(labels[task] for task in sorted(labels))])[:32]
     spacing = json.dumps([round(value, 4) for value in scan.spacing_mm]) if scan.spacing_mm else ""
     values = (
         scan.scan_id, scan.exam_id, scan.subject_id, scan.kind, scan.modality, scan.channel, str(len(scan.paths)), content, spacing,

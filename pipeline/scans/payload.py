@@ -1,0 +1,175 @@
+"""Stored voxels, read whole or refused, for NIfTI, NRRD and MetaImage.
+
+Caps hold before anything is allocated; a compressed stream is read to its end, so that its checksum is verified; behind the voxels only a
+little zero padding may stand.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.scans.quarantine import Code, Refused
+
+Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
+MAX_SIDE = 2048
+MAX_VOXELS = 2**31
+LARGE = 1 << 28  # bytes of voxels, from which on a file that shrank more than
+MAX_RATIO = 250  # so many times is a bomb, unless its voxels are single bytes: empty masks do shrink a thousandfold
+MAX_RATIO_BYTES = 1100
+MAX_PADDING = 1 << 20
+MAX_EXACT = 1 << 24  # the largest whole number up to which float32 has them all
+MAX_VALUE = 1e30
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How voxels lie in a file: sides of the array (the first runs fastest), type with its byte order, value = stored * slope + inter."""
+
+    shape: tuple[int, int, int]
+    kind: np.dtype
+    slope: float = 1.0
+    inter: float = 0.0
+
+    @property
+    def num_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.kind.itemsize
+
+    @property
+    def is_plain(self) -> bool:
+        return (self.slope, self.inter) == (1.0, 0.0)
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Three sides within the limits."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise Refused(Code.DIMENSIONS)
+    if max(shape) > MAX_SIDE or int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
+        raise Refused(Code.TOO_LARGE)
+    return int(shape[0]), int(shape[1]), int(shape[2])
+
+
+def check_size(size: int, is_packed: bool, stored: Stored) -> None:
+    """Before anything is allocated: whether ``size`` bytes on the disk can hold what the header claims."""
+    if not is_packed:
+        if size < stored.num_bytes:
+            raise Refused(Code.TRUNCATED)
+    elif stored.num_bytes > LARGE and stored.num_bytes > (MAX_RATIO if stored.kind.itemsize > 1 else MAX_RATIO_BYTES) * size:
+        raise Refused(Code.TOO_LARGE)
+
+
+def read_voxels(stream: Any, stored: Stored, allocate: Allocate = np.empty) -> np.ndarray:
+    """(D, H, W) values, int16 where that is exact, else float32; the stream stands at the first voxel and must end behind the last."""
+    direct = stored.kind == np.dtype("<i2") and stored.is_plain
+    raw = allocate(stored.shape[::-1], np.int16) if direct else np.empty(stored.shape[::-1], stored.kind)
+    if fill(stream, memoryview(raw).cast("B")) < stored.num_bytes:
+        raise Refused(Code.TRUNCATED)
+    _check_end(stream, stored)
+    values = raw if direct else _scaled(raw, stored, allocate)
+    return values.transpose(2, 1, 0)
+
+
+def fill(stream: Any, into: memoryview) -> int:
+    """Fills the memory as far as the stream goes; a broken stream is refused."""
+    seen = 0
+    try:
+        while seen < len(into):
+            count = stream.readinto(into[seen : seen + (1 << 24)])
+            if not count:
+                break
+            seen += count
+        return seen
+    except EOFError:
+        raise Refused(Code.TRUNCATED) from None
+    except zlib.error:
+        raise Refused(Code.CORRUPT) from None
+    except OSError as error:  # gzip and bz2 raise it without a number for what is wrong with the bytes
+        raise Refused(Code.CORRUPT if error.errno is None else Code.UNREADABLE) from None
+
+
+def skip(stream: Any, count: int) -> bytearray:
+    """The next bytes, all of them."""
+    passed = bytearray(count)
+    if fill(stream, memoryview(passed)) < count:
+        raise Refused(Code.TRUNCATED)
+    return passed
+
+
+def _check_end(stream: Any, stored: Stored) -> None:
+    """Zero padding is allowed while it is smaller than any face of the array: more would fit a header that claims too few voxels."""
+    most = min(MAX_PADDING, stored.num_bytes // max(stored.shape) - 1)
+    block, seen = bytearray(1 << 16), 0
+    while count := fill(stream, memoryview(block)):
+        if any(block[:count]):
+            raise Refused(Code.CORRUPT)
+        seen += count
+        if seen > most:
+            raise Refused(Code.TOO_LARGE)
+
+
+class Inflated(io.RawIOBase):
+    """What a decompressor of one stream makes of a file; behind the stream only zeros may stand."""
+
+    def __init__(self, source: Any, engine: Any) -> None:
+        super().__init__()
+        self.source, self.engine, self.ahead = source, engine, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        while not self.engine.eof:
+            ended = False
+            if not self.ahead and getattr(self.engine, "needs_input", True):
+                self.ahead = self.source.read(1 << 16)
+                ended = not self.ahead
+            data = self.engine.decompress(self.ahead, len(into))
+            self.ahead = getattr(self.engine, "unconsumed_tail", b"")
+            if data:
+                into[: len(data)] = data
+                return len(data)
+            if ended and not self.engine.eof:
+                raise EOFError
+        rest = self.engine.unused_data + self.source.read(MAX_PADDING)
+        if any(rest) or len(rest) >= MAX_PADDING:
+            raise gzip.BadGzipFile
+        return 0
+
+
+def unzipped(stream: Any) -> Inflated:
+    """zlib, as MetaImage has it, or gzip."""
+    return Inflated(stream, zlib.decompressobj(47))
+
+
+def unbzipped(stream: Any) -> Inflated:
+    return Inflated(stream, bz2.BZ2Decompressor())
+
+
+def _scaled(raw: np.ndarray, stored: Stored, allocate: Allocate) -> np.ndarray:
+    """raw * slope + inter, plane by plane."""
+    slope, inter = stored.slope, stored.inter
+    if raw.dtype.kind in "iu" and slope.is_integer() and inter.is_integer() and max(abs(slope), abs(inter)) <= MAX_EXACT:
+        least, most = sorted(int(bound) * int(slope) + int(inter) for bound in (raw.min(), raw.max()))
+        if max(abs(least), abs(most)) > MAX_EXACT:
+            raise Refused(Code.DATA_TYPE)
+        if least >= -32768 and most <= 32767:
+            out = allocate(raw.shape, np.int16)
+            for place, plane in zip(out, raw, strict=True):
+                place[...] = plane if stored.is_plain else plane.astype(np.int64) * int(slope) + int(inter)
+            return out
+    out = allocate(raw.shape, np.float32)
+    for place, plane in zip(out, raw, strict=True):
+        if plane.dtype.kind == "f" and not (np.abs(plane) < MAX_VALUE).all():
+            raise Refused(Code.NOT_FINITE)
+        values = plane if stored.is_plain else plane.astype(np.float64) * slope + inter
+        if not (np.abs(values) < MAX_VALUE).all():
+            raise Refused(Code.NOT_FINITE)
+        place[...] = values
+    return out
