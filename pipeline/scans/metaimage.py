@@ -106,8 +106,10 @@ def _voxels(path: Path, stream: Any, header: MetaImage, allocate: Allocate) -> n
 
 def _header(stream: Any) -> MetaImage:
     words = _words(stream)
-    if words.get("ObjectType", "Image") != "Image" or not _flag(words, "BinaryData", True):
-        raise Refused(Code.TRANSFER_SYNTAX if "BinaryData" in words else Code.BAD_HEADER)
+    if words.get("ObjectType", "Image") != "Image":
+        raise Refused(Code.BAD_HEADER)
+    if not _flag(words, "BinaryData", True):
+        raise Refused(Code.TRANSFER_SYNTAX)
     if wholes(words.get("NDims", "")) != [3] or wholes(words.get("ElementNumberOfChannels", "1")) != [1]:
         raise Refused(Code.DIMENSIONS)
     sides = wholes(words.get("DimSize", ""))

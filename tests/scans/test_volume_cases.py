@@ -1,12 +1,14 @@
 """Every NIfTI, NRRD and MetaImage case: the right volume, or exactly its reason."""
 
 import pytest
+from faults.metaimage import METAIMAGE
 from faults.nifti_header import HEADER
 from faults.nifti_stream import STREAM
 from faults.nifti_values import VALUES
+from faults.nrrd import NRRD
 from faults.outcome import read_tree
 
-CASES = {**STREAM, **HEADER, **VALUES}
+CASES = {**STREAM, **HEADER, **VALUES, **NRRD, **METAIMAGE}
 
 
 @pytest.mark.parametrize("name", CASES)
