@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
 BEGINNING = 1 << 15
 MAX_HEADER = 1 << 28
+MAX_TAIL = 1 << 24
 MAX_DEPTH = 64
 _PAIR, _LONG, _SHORT = struct.Struct("<HH").unpack_from, struct.Struct("<I").unpack_from, struct.Struct("<H").unpack_from
 
@@ -71,7 +73,9 @@ def read_elements(path: Path) -> Elements:
             for much in (BEGINNING, 32 * BEGINNING, MAX_HEADER):
                 data += stream.read(much)
                 try:
-                    return _scan(data, size)
+                    found = _scan(data, size)
+                    _check_tail(stream, found, size)
+                    return found
                 except (struct.error, IndexError):
                     if size <= len(data):
                         break
@@ -92,6 +96,8 @@ def _scan(data: bytes, size: int) -> Elements:
     values: dict[int, bytes] = {}
     while offset < size:
         tag, kind, length, start = _element(data, offset, explicit)
+        if tag >> 16 == 2:
+            raise Refused(Code.CORRUPT)  # the file's meta information was broken off before its end
         if tag == PIXEL_DATA:
             return _finished(values, syntax, start, length, size)
         if length == UNDEFINED:
@@ -168,6 +174,24 @@ def _finished(values: dict[int, bytes], syntax: str, start: int, length: int, si
     return Elements(_values(values), syntax, (start, length) if native else None)
 
 
+def _check_tail(stream: Any, found: Elements, size: int) -> None:
+    """Behind native pixels stand whole elements, zeros or nothing: a byte that was put in or taken out would shift every voxel."""
+    if found.pixels is None or sum(found.pixels) == size:
+        return
+    stream.seek(sum(found.pixels))
+    rest, at = stream.read(MAX_TAIL), 0
+    if len(rest) == MAX_TAIL or not any(rest):
+        return
+    while at < len(rest):
+        try:
+            tag, kind, length, start = _element(rest, at, rest[at + 4 : at + 6] in LONG or rest[at + 4 : at + 6] in SHORT)
+            at = _behind(rest, start, kind not in (b"", b"UN")) if length == UNDEFINED else start + length
+        except (struct.error, IndexError, Odd):
+            raise Refused(Code.CORRUPT) from None
+        if tag <= PIXEL_DATA or at > len(rest):
+            raise Refused(Code.CORRUPT)
+
+
 def _values(found: dict[int, bytes]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for tag, raw in found.items():
@@ -192,12 +216,14 @@ def _value(raw: bytes, kind: str) -> Any:
     if kind == "texts":
         return tuple(word.strip() for word in text.split("\\"))
     if kind == "numbers":
-        return _numbers(text.split("\\"))
+        return numbers_of(text.split("\\"))
     return text
 
 
-def _numbers(words: Any) -> tuple[float, ...] | None:
+def numbers_of(words: Any) -> tuple[float, ...] | None:
     try:
+        if any(isinstance(word, str) and "_" in word for word in words):
+            return None  # Python reads 1_5 as 15
         return tuple(float(word) for word in words)
     except (TypeError, ValueError):
         return None
@@ -207,31 +233,14 @@ def _decoded(raw: bytes, charsets: tuple[str, ...]) -> str:
     from pydicom.charset import convert_encodings, decode_bytes
 
     try:
-        return decode_bytes(raw, convert_encodings(list(charsets)), {"\\", "^", "="})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return decode_bytes(raw, convert_encodings(list(charsets)), {"\\", "^", "="})
     except Exception:  # an unknown character set must not decide whether a scan is read
         return raw.decode("latin-1")
 
 
 def _by_pydicom(path: Path) -> Elements:
-    """For big endian and odd files: the same values, slower."""
-    from pipeline.scans.objects import read_object
+    from pipeline.scans.odd import elements_by_pydicom
 
-    header = read_object(path, pixels=False)
-    meta = getattr(header, "file_meta", None)
-    values: dict[str, Any] = {}
-    for tag, (name, kind) in WANTED.items():
-        value = header.get(tag)
-        if value is None or value.value is None or value.value == "":
-            continue
-        value = value.value
-        many = isinstance(value, (list, tuple)) or hasattr(value, "append")
-        if kind == "short":
-            values[name] = int(value) & 0xFFFF
-        elif kind in ("numbers", "doubles"):
-            values[name] = _numbers(value if many else [value])
-        elif kind == "present":
-            values[name] = True
-        else:
-            words = tuple(str(word) for word in value) if many else (str(value),)
-            values[name] = words if kind == "texts" else "\\".join(words)
-    return Elements(values, str(getattr(meta, "TransferSyntaxUID", "") or IMPLICIT), None)
+    return elements_by_pydicom(path)

@@ -61,6 +61,7 @@ def decode(dataset: Any) -> np.ndarray:
     if not 1 <= frames <= MAX_FRAMES:
         raise Refused(Code.MULTI_FRAME)
     if compressed:
+        _check_items(dataset.PixelData)
         _check_streams(dataset, str(syntax), frames)
     elif len(dataset.PixelData) < expected:
         raise Refused(Code.TRUNCATED)
@@ -90,6 +91,19 @@ def _undecoded(syntax: Any) -> Code:
         return Code.DECODER if get_decoder(syntax).is_available else Code.TRANSFER_SYNTAX
     except NotImplementedError:
         return Code.TRANSFER_SYNTAX
+
+
+def _check_items(data: bytes) -> None:
+    """Encapsulated items one behind the other, with nothing between or behind them (PS3.5 A.4)."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < 8 or data[at : at + 4] not in (b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"):
+            raise Refused(Code.DECODER)
+        if data[at + 2] == 0xDD:
+            return
+        at += 8 + struct.unpack_from("<I", data, at + 4)[0]
+    if at > len(data):
+        raise Refused(Code.DECODER)
 
 
 def _check_streams(dataset: Any, syntax: str, frames: int) -> None:

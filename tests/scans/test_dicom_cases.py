@@ -2,13 +2,14 @@
 
 import pytest
 from faults.dicom_coding import CODING
+from faults.dicom_damage import DAMAGE
 from faults.dicom_geometry import GEOMETRY
 from faults.dicom_grouping import GROUPING
 from faults.dicom_kinds import KINDS
 from faults.dicom_pixels import PIXELS
 from faults.outcome import read_folder
 
-CASES = {**GEOMETRY, **GROUPING, **KINDS, **PIXELS, **CODING}
+CASES = {**GEOMETRY, **GROUPING, **KINDS, **PIXELS, **CODING, **DAMAGE}
 
 
 @pytest.mark.parametrize("name", CASES)
