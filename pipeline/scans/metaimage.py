@@ -130,7 +130,7 @@ def _header(stream: Any) -> MetaImage:
     (skipped,) = wholes(words.get("HeaderSize", "0"))[:1]
     if not -1 <= skipped <= MAX_SKIP or (skipped and (is_packed or not data)):
         raise Refused(Code.BAD_HEADER)
-    packed = wholes(words["CompressedDataSize"])[0] if is_packed and "CompressedDataSize" in words else None
+    packed = wholes(words.get("CompressedDataSize", ""))[0] if is_packed else None
     return MetaImage(stored, grid_of(shape, _affine(words, shape)), is_packed, packed, skipped, data)
 
 

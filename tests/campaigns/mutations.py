@@ -30,7 +30,7 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parents[1] / "scans"), str(Path(__file__).parents[2])]
 
 from originals import Files, damaged, originals  # noqa: E402
-from statements import agrees  # noqa: E402
+from statements import agrees, apart  # noqa: E402
 
 from pipeline.scans.child import Limits, _used_bytes  # noqa: E402
 from pipeline.scans.identity import Identity  # noqa: E402
@@ -131,28 +131,6 @@ class Campaign:
             and len(others) == len(volumes)
             and all(np.array_equal(a.voxels, b.voxels) and a.grid.same_place(b.grid, 0.0) for a, b in zip(others, volumes, strict=True))
         )
-
-
-def apart(kind: str, folder: Path, volume: Any) -> bool:
-    """``agrees`` in a process of its own: the other readers are no safer than they are."""
-    mine, theirs = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=_say, args=(kind, folder, volume, theirs))
-    child.start()
-    theirs.close()
-    try:
-        return bool(mine.poll(30) and mine.recv())
-    except EOFError:
-        return False
-    finally:
-        child.kill()
-        child.join()
-
-
-def _say(kind: str, folder: Path, volume: Any, there: Any) -> None:
-    try:
-        there.send(agrees(kind, folder, volume))
-    except Exception:  # whatever another reader raises, it does not confirm
-        there.send(False)
 
 
 def work(campaign: Campaign, numbers: list[int], there: Any) -> None:

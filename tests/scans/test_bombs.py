@@ -43,8 +43,8 @@ def bomb(name: str) -> tuple[str, bytes]:
         "honest nrrd": lambda: ("metaimage", nrrd(encoding="gzip", sizes=sizes, data=lambda _: zeros_gzip())),
         "nrrd": lambda: ("metaimage", nrrd(encoding="gzip", data=lambda data: data + zeros_gzip())),
         "bytes to skip in nrrd": lambda: ("metaimage", nrrd(encoding="gzip", byte_skip=1 << 30, data=lambda _: zeros_gzip())),
-        "honest metaimage": lambda: ("metaimage", mha(pack=True, CompressedDataSize=None, DimSize=sizes, data=lambda _: zeros_zlib())),
-        "metaimage": lambda: ("metaimage", mha(pack=True, CompressedDataSize=None, data=lambda _: zeros_zlib())),
+        "honest metaimage": lambda: ("metaimage", mha(pack=True, DimSize=sizes, data=lambda _: zeros_zlib())),
+        "metaimage": lambda: ("metaimage", mha(pack=True, data=lambda _: zeros_zlib())),
     }[name]()
 
 

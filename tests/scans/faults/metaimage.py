@@ -13,6 +13,7 @@ from faults.volume_files import OBLIQUE, affine_of, at, holds, packed, put, raw_
 METAIMAGE = Table("metaimage")
 case = METAIMAGE.case
 FIELD = values_of()
+PACKED = zlib.compress(raw_of(FIELD, "i2"))
 
 
 def file(name, volumes=0, codes="", *, check=None, whole=None, **options):
@@ -41,22 +42,19 @@ def half(data: bytes) -> bytes:
 
 file("raw", 1)
 file("packed", 1, pack=True)
-file("packed_without_its_size", 1, pack=True, CompressedDataSize=None)
-file("packed_by_gzip", 1, pack=True, CompressedDataSize=None, data=lambda data: packed(raw_of(FIELD, "i2")))
+file("packed_without_its_size", 0, "BAD_HEADER", pack=True, CompressedDataSize=None)
+file("packed_by_gzip", 1, pack=True, data=lambda data: packed(raw_of(FIELD, "i2")))
 file("packed_and_cut", 0, "TRUNCATED", pack=True, data=half)
-file("packed_and_cut_without_its_size", 0, "TRUNCATED", pack=True, data=half, CompressedDataSize=None)
-file("packed_without_its_checksum", 0, "TRUNCATED", pack=True, data=lambda data: data[:-4], CompressedDataSize=None)
+file("packed_without_its_checksum", 0, "TRUNCATED", pack=True, data=lambda data: data[:-4])
 file("packed_and_flipped", 0, "CORRUPT", pack=True, data=lambda data: at(data, len(data) // 2))
 file("packed_checksum_flipped", 0, "CORRUPT", pack=True, data=lambda data: at(data, -1))
 file("packed_with_garbage_behind", 0, "CORRUPT", pack=True, data=lambda data: data + b"garbage")
-file("packed_with_garbage_behind_without_its_size", 0, "CORRUPT", pack=True, data=lambda data: data + b"garbage", CompressedDataSize=None)
+file("packed_with_garbage_behind_its_size", 0, "CORRUPT", pack=True, data=lambda data: data + b"garbage", CompressedDataSize=len(PACKED))
 file("packed_size_too_small", 0, "CORRUPT", pack=True, CompressedDataSize=100)
 file("packed_size_too_large", 0, "TRUNCATED", pack=True, CompressedDataSize=10**6)
-file("packed_that_is_not", 0, "CORRUPT", CompressedData=True)
+file("packed_that_is_not", 0, "CORRUPT", CompressedData=True, CompressedDataSize=1440)
 file("not_packed_that_is", 0, "TRUNCATED", pack=True, CompressedData=False)
-file(
-    "packed_more_than_it_claims", 0, "CORRUPT", pack=True, CompressedDataSize=None, data=lambda data: zlib.compress(raw_of(FIELD, "i2") * 2)
-)
+file("packed_more_than_it_claims", 0, "CORRUPT", pack=True, data=lambda data: zlib.compress(raw_of(FIELD, "i2") * 2))
 file("raw_cut", 0, "TRUNCATED", data=half)
 file("raw_with_garbage_behind", 0, "CORRUPT", data=lambda data: data + b"garbage")
 file("header_cut", 0, "TRUNCATED", whole=mha()[:150])

@@ -56,7 +56,7 @@ def mha(
     own = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(own[:3, :3], axis=0)
     voxels = raw_of(values_of(affine, shape) if values is None else values, kind, order)
-    voxels = zlib.compress(voxels) if pack else voxels
+    voxels = (data or bytes)(zlib.compress(voxels) if pack else voxels)
     header = {
         "ObjectType": "Image", "NDims": 3, "BinaryData": True, "BinaryDataByteOrderMSB": order == ">", "CompressedData": pack,
         "CompressedDataSize": len(voxels) if pack else None, "TransformMatrix": words((own[:3, :3] / spacing).T),
@@ -65,5 +65,5 @@ def mha(
     }  # fmt: skip
     header |= fields
     text = [*(f"{name} = {value}" for name, value in header.items() if value is not None), *lines, f"ElementDataFile = {file}", ""]
-    parts = "\n".join(text).encode("latin-1"), (data or bytes)(voxels)
+    parts = "\n".join(text).encode("latin-1"), voxels
     return parts if split else b"".join(parts)
