@@ -78,7 +78,9 @@ def _is_nifti(start: bytes) -> bool:
             start = zlib.decompressobj(31).decompress(start, 348)
         except zlib.error:
             return False
-    return start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c") and start[344:347] in (b"n+1", b"ni1", b"")
+    if start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+        return start[4:7] in (b"n+2", b"ni2")
+    return start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and start[344:347] in (b"n+1", b"ni1", b"")
 
 
 def _looks_like_dicom(start: bytes) -> bool:
