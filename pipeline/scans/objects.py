@@ -14,6 +14,7 @@ from pipeline.scans.quarantine import Code, Refused
 
 JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+JPEG_LS = JPEG[2:]
 FRAMES_OF_SIZE = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)  # JPEG and JPEG-LS markers that state the size: ISO 10918-1 B.2.2, ISO 14495-1 C.2.2
 MAX_FRAMES = 10_000
 
@@ -116,9 +117,10 @@ def _check_streams(dataset: Any, syntax: str, frames: int) -> None:
     try:
         streams = list(generate_frames(dataset.PixelData, number_of_frames=frames))
         stated = [_stated_size(stream, syntax) for stream in streams]
+        plain = all(_is_plain_scan(stream, syntax == JPEG_LS[0]) for stream in streams if syntax in JPEG_LS)
     except (ValueError, struct.error, IndexError):
         raise Refused(Code.DECODER) from None
-    if len(stated) != frames or any(own != size for own in stated):
+    if len(stated) != frames or any(own != size for own in stated) or not plain:
         raise Refused(Code.DECODER)
 
 
@@ -128,12 +130,22 @@ def _stated_size(stream: bytes, syntax: str) -> tuple[int, int]:
         at = stream.find(b"\xff\x4f\xff\x51")
         right, bottom, left, top = struct.unpack_from(">4I", stream, at + 8)
         return right - left, bottom - top
+    rows, columns = struct.unpack_from(">2H", stream, _segment(stream, FRAMES_OF_SIZE) + 3)
+    return columns, rows
+
+
+def _is_plain_scan(stream: bytes, is_lossless: bool) -> bool:
+    """Of JPEG-LS: one component, no mapping table, interleaving or point transform, no error where none is allowed; decoders pass over
+    such bytes, and differ (ISO 14495-1 C.2.3)."""
+    length, components, _, table, near, interleave, transform = struct.unpack_from(">H6B", stream, _segment(stream, (0xDA,)))
+    return (length, components, table, interleave, transform) == (8, 1, 0, 0, 0) and not (is_lossless and near)
+
+
+def _segment(stream: bytes, markers: tuple[int, ...]) -> int:
+    """Where the first segment of these markers begins, behind its marker."""
     offset = 2
     while stream[offset] == 0xFF:
-        marker = stream[offset + 1]
-        length = struct.unpack_from(">H", stream, offset + 2)[0]
-        if marker in FRAMES_OF_SIZE:
-            rows, columns = struct.unpack_from(">2H", stream, offset + 5)
-            return columns, rows
-        offset += 2 + length
+        if stream[offset + 1] in markers:
+            return offset + 2
+        offset += 2 + struct.unpack_from(">H", stream, offset + 2)[0]
     raise ValueError

@@ -227,7 +227,7 @@ def main() -> int:
         begun, known = time.monotonic(), len(found)
         run(campaign, [number for number in range(arguments.count) if number not in found], keep, begun + arguments.seconds)
         spent = time.monotonic() - begun
-    print(f"{len(found)} mutations, seed {arguments.seed}; {1000 * spent / max(1, len(found) - known):.1f} ms each; one core, niced")
+    print(f"{len(found)} mutations, seed {arguments.seed}; {1000 * spent / max(1, len(found) - known):.1f} ms each")
     print(table(campaign, found))
     return int(any(outcome in BAD for outcome, _ in found.values()))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 
 from anatomy.grid import Grid
 
@@ -94,8 +95,6 @@ def nifti(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def by_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(values, affine to RAS+ mm) through SimpleITK."""
-    import SimpleITK as sitk
-
     image = sitk.ReadImage(str(path))
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -153,7 +152,7 @@ def _pixels(ds, path: Path) -> np.ndarray:
         stored = _rle(ds, rows, columns, kind)[None]
     else:
         return _by_gdcm(path, ds)
-    shift = ds.BitsAllocated - 1 - ds.HighBit
+    shift = ds.BitsAllocated - 1 - ds.get("HighBit", ds.BitsStored - 1)
     wide = np.left_shift(stored, shift) if shift else stored
     return np.right_shift(wide, ds.BitsAllocated - ds.BitsStored).astype(float)
 
@@ -183,8 +182,6 @@ def _rle(ds, rows: int, columns: int, kind: np.dtype) -> np.ndarray:
 
 def _by_gdcm(path: Path, ds) -> np.ndarray:
     """GDCM scales what it decodes; that is undone."""
-    import SimpleITK as sitk
-
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))

@@ -5,10 +5,11 @@ from pathlib import Path
 from faults.cases import Table
 from faults.dicom_coding import compress
 from faults.series import make_series, save
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGLSLossless, RLELossless
 
 DAMAGE = Table("dicom")
 case = DAMAGE.case
+JPEG_LS_SCAN = b"\xff\xda\0\x08\1\1\0\0\0\0"  # its header: ISO 14495-1 C.2.3
 PADDING = b"\xfc\xff\xfc\xffOB\0\0\x04\0\0\0" + bytes(4)  # DataSetTrailingPadding
 
 
@@ -51,4 +52,6 @@ damage("meta_information_broken_off", word(b"\x02\0\x03\0UI", b"\x59\0\x03\0UI")
 damage("value_representation_that_is_none", word(b"\x20\0\x13\0IS", b"\x20\0\x13\0MS"), 0, "CORRUPT MISSING_SLICE")
 damage("rows_of_odd_length", word(b"\x28\0\x10\0US\x02\0", b"\x28\0\x10\0US\x03\0"), 0, "CORRUPT MISSING_SLICE")
 damage("spacing_with_an_underscore", word(b"1.5\\1.25", b"1_5\\1.25"), 0, "PIXEL_SPACING MISSING_SLICE")
+damage("point_transform_that_decoders_ignore", word(JPEG_LS_SCAN, JPEG_LS_SCAN[:-1] + b"\x80"), 0, "DECODER", JPEGLSLossless)
+damage("loss_in_a_lossless_scan", word(JPEG_LS_SCAN, JPEG_LS_SCAN[:-3] + b"\1\0\0"), 0, "DECODER", JPEGLSLossless)
 damage("bytes_behind_the_last_fragment", lambda data: data[:-8] + b"abcd" + data[-8:], 0, "DECODER", RLELossless)
