@@ -1,14 +1,10 @@
 """Every DICOM fault case: the right volume, or exactly its reason."""
 
 import pytest
-from faults.dicom_coding import CODING
-from faults.dicom_geometry import GEOMETRY
-from faults.dicom_grouping import GROUPING
-from faults.dicom_kinds import KINDS
-from faults.dicom_pixels import PIXELS
+from faults.cases import cases
 from faults.outcome import read_folder
 
-CASES = {**GEOMETRY, **GROUPING, **KINDS, **PIXELS, **CODING}
+CASES = cases("dicom")
 
 
 @pytest.mark.parametrize("name", CASES)

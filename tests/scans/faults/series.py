@@ -31,6 +31,7 @@ def make_slice(number, normal_mm, orientation=(1, 0, 0, 0, 1, 0), *, shift=(0.0,
     ds.SOPClassUID, ds.Modality = CLASSES[modality], modality
     ds.SOPInstanceUID, ds.SeriesInstanceUID = uid(series, number, offset, shape), uid("series", series)
     ds.StudyInstanceUID, ds.PatientID, ds.PatientName = uid("study"), "P1", "Canary^Name"
+    ds.FrameOfReferenceUID, ds.SeriesNumber, ds.SliceThickness = uid("frame"), 1 + (series != "A"), STEP
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.InstanceNumber = number + 1
     ds.ImagePositionPatient = [f"{c:.9f}"[:16] for c in position]
@@ -82,7 +83,7 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     first = slices[0]
     order = list(range(len(slices))) if order is None else order
     ds = Dataset()
-    for word in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    for word in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "FrameOfReferenceUID", "SeriesNumber", "Rows", "Columns", "BitsAllocated", "BitsStored",
                  "HighBit",
                  "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"):  # fmt: skip
         setattr(ds, word, getattr(first, word))

@@ -1,0 +1,93 @@
+"""The verdict on what a reader made of a fault case, by the analytic field that the case was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from faults.cases import Case
+from faults.outcome import Outcome
+from faults.phantom import error
+
+MOST_VOLUMES = 6  # beyond which orders of volumes are not tried
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``word``: right, part (some of the volumes), wrong, refused, left (refused, but a wrong file stands), crash or time out."""
+
+    word: str
+    text: str
+
+
+def volume_of(array: np.ndarray, affine: np.ndarray) -> Any:
+    """What stands in for a Volume: the checks of cases look at voxels and grid."""
+    return SimpleNamespace(voxels=np.asarray(array)[None], grid=SimpleNamespace(shape=array.shape, affine=np.asarray(affine, float)))
+
+
+def judge(case: Case, volumes: list[Any], claims: bool) -> Verdict:
+    """A reader is right if the right volumes are among what it returned, in any order."""
+    if not volumes:
+        return Verdict("refused", "refused")
+    errors = [_error(case, volume) for volume in volumes]
+    right = _is_right(case, volumes, errors)
+    if not claims:
+        return Verdict("refused", "refused") if right else Verdict("left", f"refused, file off by {_short(max(errors))}")
+    if right:
+        extra = len(volumes) - max(case.volumes, 1)
+        return Verdict("right", f"right (+{extra})" if extra > 0 and case.volumes else "right")
+    fit = sum(one <= case.tolerance for one in errors)
+    if fit == len(volumes) < case.volumes:
+        return Verdict("part", f"{fit} of {case.volumes}")
+    return Verdict("wrong", f"**wrong {_short(max(errors))}**")
+
+
+def _is_right(case: Case, volumes: list[Any], errors: list[float]) -> bool:
+    if not case.volumes:
+        return max(errors) <= case.tolerance
+    if len(volumes) < case.volumes:
+        return False
+    if case.fair is None and case.check is not None:
+        return any(_passes(case.check, list(some)) for some in permutations(volumes[:MOST_VOLUMES], case.volumes))
+    if len(case.offsets) == case.volumes > 1:
+        return all(any(_finite(error, volume, offset) <= case.tolerance for volume in volumes) for offset in case.offsets)
+    return sum(one <= case.tolerance for one in errors) >= case.volumes
+
+
+def _passes(check: Any, volumes: list[Any]) -> bool:
+    try:
+        return bool(check(Outcome(volumes, [0] * len(volumes))))
+    except Exception:  # a check meets arrays of any shape and type here
+        return False
+
+
+def _error(case: Case, volume: Any) -> float:
+    if case.fair is not None:
+        return _finite(case.fair, volume)
+    return min(_finite(error, volume, offset) for offset in case.offsets)
+
+
+def _finite(measure: Any, *values: Any) -> float:
+    try:
+        found = float(measure(*values))
+    except (TypeError, ValueError, IndexError):
+        return np.inf
+    return found if np.isfinite(found) else np.inf
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if 10 <= value < 1e6 else f"{value:.2g}" if np.isfinite(value) else "beyond any number"
+
+
+def judge_ours(case: Case, outcome: Outcome) -> Verdict:
+    """Ours must also give the reason that the case names, and nothing but the volumes that it names."""
+    verdict = case.verdict(outcome)
+    codes = " ".join(sorted(outcome.codes))
+    if verdict in ("right", "refused"):
+        return Verdict(verdict, f"{verdict} ({codes})" if verdict == "right" and codes else codes or verdict)
+    if len(outcome.volumes) < case.volumes:
+        return Verdict("refused", f"**valid refused** ({codes})")
+    return Verdict("wrong", f"**{verdict}**")
