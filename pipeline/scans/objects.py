@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import struct
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.scans.codecs import decompressed
 from pipeline.scans.quarantine import Code, Refused
 
-JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-FRAMES_OF_SIZE = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)  # JPEG and JPEG-LS markers that state the size: ISO 10918-1 B.2.2, ISO 14495-1 C.2.2
 MAX_FRAMES = 10_000
 
 
@@ -60,66 +57,23 @@ def decode(dataset: Any) -> np.ndarray:
         raise Refused(Code.BAD_HEADER) from None
     if not 1 <= frames <= MAX_FRAMES:
         raise Refused(Code.MULTI_FRAME)
-    if compressed:
-        _check_streams(dataset, str(syntax), frames)
-    elif len(dataset.PixelData) < expected:
+    if not compressed and len(dataset.PixelData) < expected:
         raise Refused(Code.TRUNCATED)
-    elif len(dataset.PixelData) > expected + expected % 2:
+    if not compressed and len(dataset.PixelData) > expected + expected % 2:
         raise Refused(Code.CORRUPT)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            stored = np.asarray(dataset.pixel_array)
-    except MemoryError:
-        raise Refused(Code.TOO_LARGE) from None
-    except (RuntimeError, NotImplementedError, ModuleNotFoundError):
-        raise Refused(_undecoded(syntax)) from None
-    except Exception:  # decoders raise what they like
-        raise Refused(Code.DECODER) from None
+    stored = decompressed(dataset, str(syntax), frames) if compressed else _native(dataset)
     stored = stored.reshape(-1, *stored.shape[-2:])
     if stored.shape != (frames, int(dataset.Rows), int(dataset.Columns)):
         raise Refused(Code.DECODER)
     return stored
 
 
-def _undecoded(syntax: Any) -> Code:
-    """Whether a decoder is missing here, or one is there and failed."""
-    from pydicom.pixels import get_decoder
-
+def _native(dataset: Any) -> np.ndarray:
     try:
-        return Code.DECODER if get_decoder(syntax).is_available else Code.TRANSFER_SYNTAX
-    except NotImplementedError:
-        return Code.TRANSFER_SYNTAX
-
-
-def _check_streams(dataset: Any, syntax: str, frames: int) -> None:
-    """Every frame's own stream must state the size that the header states."""
-    if syntax not in JPEG2000 + JPEG:
-        return
-    from pydicom.encaps import generate_frames
-
-    size = int(dataset.Columns), int(dataset.Rows)
-    try:
-        streams = list(generate_frames(dataset.PixelData, number_of_frames=frames))
-        stated = [_stated_size(stream, syntax) for stream in streams]
-    except (ValueError, struct.error, IndexError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.asarray(dataset.pixel_array)
+    except MemoryError:
+        raise Refused(Code.TOO_LARGE) from None
+    except Exception:  # pydicom raises what it likes
         raise Refused(Code.DECODER) from None
-    if len(stated) != frames or any(own != size for own in stated):
-        raise Refused(Code.DECODER)
-
-
-def _stated_size(stream: bytes, syntax: str) -> tuple[int, int]:
-    """(columns, rows) from a codestream's own header."""
-    if syntax in JPEG2000:  # ISO 15444-1 A.5.1: SOC, then SIZ
-        at = stream.find(b"\xff\x4f\xff\x51")
-        right, bottom, left, top = struct.unpack_from(">4I", stream, at + 8)
-        return right - left, bottom - top
-    offset = 2
-    while stream[offset] == 0xFF:
-        marker = stream[offset + 1]
-        length = struct.unpack_from(">H", stream, offset + 2)[0]
-        if marker in FRAMES_OF_SIZE:
-            rows, columns = struct.unpack_from(">2H", stream, offset + 5)
-            return columns, rows
-        offset += 2 + length
-    raise ValueError

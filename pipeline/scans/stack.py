@@ -13,7 +13,7 @@ import numpy as np
 from anatomy.grid import Grid
 from pipeline.scans import objects
 from pipeline.scans.dicom import slice_of
-from pipeline.scans.elements import EXPLICIT, IMPLICIT, Elements, read_elements
+from pipeline.scans.elements import Elements, read_elements
 from pipeline.scans.frames import read_frames
 from pipeline.scans.geometry import LPS_TO_RAS, Plane, Stack, along_normal, stack_of
 from pipeline.scans.pixels import Image, coding_of, scale_into
@@ -107,7 +107,7 @@ def _image(item: Slice, elements: Elements, factor: float) -> Image:
     if factor != 1.0:
         coding = type(coding)(**{**vars(coding), "slope": coding.slope * factor, "inter": coding.inter * factor})
     if elements.pixels is None:
-        if elements.syntax not in (EXPLICIT, IMPLICIT) and coding.high != coding.used - 1:
+        if coding.high != coding.used - 1:
             raise Refused(Code.BAD_HEADER)
         return Image(partial(_decoded, item), coding, is_raw=False)
     expected = item.shape[0] * item.shape[1] * coding.bits // 8

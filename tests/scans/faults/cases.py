@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from faults.outcome import Outcome
@@ -15,7 +16,7 @@ from pipeline.volumes.volume import Volume
 class Case:
     """``volumes`` that must be accepted, with every voxel within ``tolerance`` of the field (plus one of ``offsets``), and exactly the
     reason ``codes``. ``check`` replaces the comparison with the field; ``fair`` replaces the error of a volume for readers that need not
-    share our policy (padding kept, Bq/ml left as they are)."""
+    share our policy (padding kept, Bq/ml left as they are); ``needs``: modules without which the case cannot be built."""
 
     name: str
     kind: str
@@ -26,6 +27,12 @@ class Case:
     offsets: tuple[float, ...] = (0.0,)
     check: Callable[[Outcome], bool] | None = None
     fair: Callable[[Volume], float] | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def lacks(self) -> str:
+        """The modules that it needs and that are not installed."""
+        return ", ".join(name for name in self.needs if find_spec(name) is None)
 
     def verdict(self, outcome: Outcome) -> str:
         """``right``, or ``refused`` as it should be; else what is wrong."""
