@@ -84,7 +84,8 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     order = list(range(len(slices))) if order is None else order
     ds = Dataset()
     for word in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "FrameOfReferenceUID", "SeriesNumber", "Rows", "Columns",
-                 "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"):  # fmt: skip
+                 "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+                 "PhotometricInterpretation"):  # fmt: skip
         setattr(ds, word, getattr(first, word))
     ds.SOPClassUID, ds.SOPInstanceUID, ds.ImageType = f"{CT}.1", uid("enhanced", len(slices)), ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     ds.NumberOfFrames = len(slices)
