@@ -22,6 +22,14 @@ CASES = {name: case for name, case in cases("dicom").items() if case.volumes}
 MIXED = "with equal instance numbers dcm2niix mixes the slices of two volumes"
 EXCEPTIONS = {  # of cases whose names begin so
     "jitter of": "dcm2niix takes the spacing from the first two slices; ours is the line of least squares through all",
+    "positions of": "dcm2niix takes the spacing from the first two slices, whose places are rounded",
+    "orientation of four digits": "dcm2niix takes the spacing from the first two slices, whose places are rounded",
+    "echo number on some slices": "dcm2niix splits a regular stack by what its slices say of their echo",
+    "echo time a slice": "dcm2niix splits a regular stack by what its slices say of their echo",
+    "two packages": "dcm2niix splits a regular stack by its repetition times",
+    "diffusion with directions and trace": "dcm2niix also writes volumes of its own",
+    "dose report beside a ct": "dcm2niix writes the secondary capture too",
+    "overlay and window tables": "dcm2niix writes the overlay too",
     "tilt": "dcm2niix moves no tilted slices of unsigned CT, and those of signed CT onto a grid of its own",
     "padding": "dcm2niix keeps padding in the data; ours puts the least of the other values there",
     "pet becomes suv": "ours turns Bq/ml into SUV where every input is there",
