@@ -57,10 +57,10 @@ def _with_time(array: np.ndarray) -> np.ndarray:
     return array if array.ndim == 4 else array[..., None]
 
 
-def is_equal(ours: Volume, theirs: Volume) -> bool:
+def is_equal(ours: Volume, theirs: Volume, place_mm: float = PLACE_MM) -> bool:
     return (
         ours.grid.shape == theirs.grid.shape
-        and bool(np.abs(ours.grid.affine - theirs.grid.affine).max() <= PLACE_MM)
+        and bool(np.abs(ours.grid.affine - theirs.grid.affine).max() <= place_mm)
         and bool(np.allclose(ours.voxels, theirs.voxels, rtol=1e-6, atol=1e-6 * max(1.0, float(np.abs(ours.voxels).max()))))
     )
 
