@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = sys.path.pop(0)  # this folder, in which `faults` is this file
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "scans")]
 from faults.cases import Case, tables  # noqa: E402
-from faults.outcome import read_file, read_folder  # noqa: E402
+from faults.outcome import read_folder, read_tree  # noqa: E402
 
 sys.path.append(HERE)
 from peer_readers import CLOCK_S, MEMORY_MB, READERS  # noqa: E402
@@ -84,7 +84,7 @@ def run_case(case: Case, peers: Iterable[Peer]) -> dict[str, Verdict]:
         folder.mkdir()
         case.build(folder)
         source = folder if case.kind == "dicom" else main_file(folder)
-        ours = read_folder(folder) if case.kind == "dicom" else read_file(case.kind, source)
+        ours = read_folder(folder) if case.kind == "dicom" else read_tree(folder)
         return {OURS: judge_ours(case, ours), **{peer.title: peer.read(case, source) for peer in peers}}
 
 

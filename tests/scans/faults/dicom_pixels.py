@@ -118,6 +118,8 @@ padding("padding_outside_the_bits_that_count", 63536, used=12, PixelPaddingValue
 padding("padding_is_a_range", 5, PixelPaddingValue=("US", 0), PixelPaddingRangeLimit=("US", 9))
 padding("padding_is_a_range_downwards", 5, PixelPaddingValue=("US", 9), PixelPaddingRangeLimit=("US", 0))
 padding("padding_of_an_mr", 0, modality="MR", PixelPaddingValue=("US", 0))
+UNUSED = min(set(range(1400, 1600)) - {int(number) for ds in make_series() for number in stored(ds).ravel()})
+padding("padding_inside_the_range_of_the_body", UNUSED, PixelPaddingValue=("US", UNUSED))
 padding("padding_is_the_least_of_int16", -32768, kind="int16", PixelPaddingValue=("SS", -32768))
 
 

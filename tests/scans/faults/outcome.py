@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.scans import dicom
+from pipeline.scans.identity import Identity
+from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.quarantine import Refused
 from pipeline.scans.reading import Limits, read_scan
 from pipeline.volumes.volume import Volume
@@ -47,4 +49,18 @@ def read_file(kind: str, path: Path) -> Outcome:
         found.files.append(1)
     except Refused as refused:
         found.codes.add(refused.code.value)
+    return found
+
+
+def read_tree(folder: Path) -> Outcome:
+    """All files of a folder, as ``index`` takes stock of them and ``preprocess`` reads scans. A file that is no image adds nothing."""
+    found = Outcome()
+    stock = take_stock([Place(folder, "scans")], Identity(bytes(32)))
+    found.codes |= {file.code.value for file in stock.files if file.code is not None}
+    for scan in stock.scans:
+        try:
+            found.volumes.append(read_scan(scan.kind, scan.paths, QUICK))
+            found.files.append(len(scan.paths))
+        except Refused as refused:
+            found.codes.add(refused.code.value)
     return found
