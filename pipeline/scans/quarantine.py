@@ -70,7 +70,7 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.BURNED_IN: ("The image may have text burned into its pixels.", "Check it, and leave it out of research data."),
     Code.COLOUR: ("The image is in colour.", "Nothing to do; only intensities are read."),
     Code.TRANSFER_SYNTAX: (
-        "The image's compression cannot be decoded here.",
+        "The image's compression or encoding cannot be decoded here.",
         "Decompress it; lossless JPEG is read once the extra `vesalius[gdcm]` is installed.",
     ),
     Code.DEFLATED: ("The whole object is deflated, which is not read for safety.", "Store it in another transfer syntax."),

@@ -38,7 +38,9 @@ EXCEPTIONS = {  # of cases whose names begin so
     "no preamble": "dcm2niix looks for the word DICM",
     "localizers inside the series": "dcm2niix writes the localizers too",
     "two acquisitions at two stations": "dcm2niix stacks both stations into one volume with a gap",
-    "enhanced with a slope a frame": "dcm2niix scales all frames by one slope",
+    "enhanced with two stacks": "dcm2niix makes one volume, or none, of several stacks in one object",
+    "enhanced with a hole": "dcm2niix makes one volume of several stacks in one object",
+    "enhanced twice": "dcm2niix writes a volume for each copy of a file",
     **dict.fromkeys(("two acquisitions", "two time points by name", "two b values", "two gradient directions"), MIXED),
     **dict.fromkeys(("water and fat", "magnitude and phase", "times by trigger", "times by acquisition time"), MIXED),
 }
