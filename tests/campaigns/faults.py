@@ -55,7 +55,7 @@ class Peer:
         return self.process.stdout.readline().strip()
 
     def read(self, case: Case, source: Path) -> Verdict:
-        if case.kind not in self.kinds:
+        if case.kind not in self.kinds or (case.kind != "dicom" and case.volumes > 1):  # these read one file
             return Verdict("n.a.", "–")
         with tempfile.TemporaryDirectory() as out:
             self.process.stdin.write(json.dumps([str(source), out]) + "\n")
@@ -122,17 +122,28 @@ analytic field in patient space; none of this says how often a fault occurs in r
 {absent}Each reader was called as its documentation says for "a folder (or file) → a volume", each time in a process of its own with
 {memory} MB and {clock:.0f} s; the calls stand in `tests/campaigns/peer_readers.py`.
 
-`volumes`: how many a reader should return (0: the case is a fault, or no image). `right`: every voxel has the field's value where the
-affine puts it (to rounding; `+n`: other volumes came beside); for readers without our policy, padding that is kept and PET left in
-Bq/ml are right too. `n of m`: only some of the volumes, each right. `wrong e`: returned as if all were well, but off by up to e
-(1 mm along z is 7). `refused`: an exception, an exit code other than 0, or nothing; `file off by e`: the refusal left a wrong file
-behind. `right` on a case of 0 volumes: the voxels are right, and refusing them is policy, or more caution than was needed. In Vesalius's
-column stand the reason codes ([reasons.md](reasons.md)).
+`volumes` is how many a reader should return; 0: the case is a fault, or no image. In the cells stand
+
+- ok: every voxel has the field's value where the affine puts it, to rounding (+n: other volumes came beside). For readers without our
+  policy, padding that is kept and PET left in Bq/ml are right too. In a case of 0 volumes the voxels are right all the same, and refusing
+  them is policy, or more caution than was needed.
+- **e** (bold): silently wrong, returned as if all were well, but off by up to e (1 mm along z is 7)
+- ref: refused by an exception, an exit code other than 0, or by returning nothing; left e: a file that is off by e was left behind
+- n of m: only some of the volumes, each right
+- acc: read, where no answer is right (colour, several numbers a voxel); crash, time out: what became of the process
+- a code in Vesalius's column: refused, or left out, for this reason ([reasons.md](reasons.md))
 """
 
 
+def _is_there(distribution: str) -> bool:
+    try:
+        return bool(metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def page(results: dict[str, dict[str, tuple[Case, dict[str, Verdict]]]], peers: list[Peer], absent: list[str]) -> str:
-    names = ["pydicom", *(peer.distribution for peer in peers)]
+    names = [*(peer.distribution for peer in peers), *filter(_is_there, ("pydicom", "pylibjpeg-openjpeg", "pyjpegls", "python-gdcm"))]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     missing = f"Not installed, so without a column: {', '.join(absent)}.\n" if absent else ""
     text = HEADER.format(date=datetime.date.today(), versions=versions, absent=missing, memory=MEMORY_MB, clock=CLOCK_S)
