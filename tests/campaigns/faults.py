@@ -131,6 +131,7 @@ analytic field in patient space; none of this says how often a fault occurs in r
 - ref: refused by an exception, an exit code other than 0, or by returning nothing; left e: a file that is off by e was left behind
 - n of m: only some of the volumes, each right
 - acc: read, where no answer is right (colour, several numbers a voxel); crash, time out: what became of the process
+- highdicom inverts MONOCHROME1 unless it is called with `apply_presentation_lut=False`; with that it is right on both cases
 - a code in Vesalius's column: refused, or left out, for this reason ([reasons.md](reasons.md))
 """
 
