@@ -51,8 +51,7 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
     series, instance = sys.intern(values.get("SeriesInstanceUID", "")), values.get("SOPInstanceUID", "")
     if not series:
         raise Refused(Code.BAD_HEADER)
-    words = ("EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue")
-    key = (series, shape, values.get("ImageType", ())[:3], *(values.get(word, "") for word in words), instance if enhanced else "")
+    key = (series, shape, values.get("ImageType", ())[:3], values.get("DiffusionBValue", ""), instance if enhanced else "")
     return Slice(
         path, CLASSES[sop_class], series, sys.intern(values.get("StudyInstanceUID", "")),
         sys.intern(f"{values.get('PatientID', '')}\x1f{values.get('IssuerOfPatientID', '')}"), instance, key,
@@ -74,8 +73,8 @@ def _check_kind(values: dict[str, Any]) -> None:
 
 
 def _traits(values: dict[str, Any]) -> tuple[Any, ...]:
-    words = ("ImageType", "EchoTime", "AcquisitionNumber", "SequenceName", "DiffusionGradientOrientation", "InversionTime", "FlipAngle",
-             "RepetitionTime")  # fmt: skip
+    words = ("EchoNumbers", "TemporalPositionIdentifier", "ImageType", "EchoTime", "AcquisitionNumber", "SequenceName",
+             "DiffusionGradientOrientation", "InversionTime", "FlipAngle", "RepetitionTime")  # fmt: skip
     return tuple(values.get(word, "") for word in words)
 
 

@@ -1,9 +1,9 @@
 """Which slices belong to which volume.
 
-A series is split by what always separates volumes (matrix, orientation, kind of image, echo, time point, diffusion weighting). What
-separates volumes only sometimes (acquisition, gradient direction, echo time ...: the traits) splits it where slices share a place, or
-where the parts are regular stacks and the whole is none. Time points without a name are told apart by their clocks: instance number,
-acquisition time and trigger time, which must all tell the same story.
+A series is split by what always separates volumes (matrix, orientation, kind of image, diffusion weighting). What separates volumes only
+sometimes (echo, time point, acquisition, gradient direction, echo time ...: the traits) splits it where slices share a place, or where the
+parts are regular stacks and the whole is none: some scanners number slices by them. Time points without a name are told apart by their
+clocks: instance number, acquisition time and trigger time, which must all tell the same story.
 """
 
 from __future__ import annotations

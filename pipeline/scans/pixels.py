@@ -137,7 +137,14 @@ def _stored(image: Image) -> tuple[np.ndarray, np.ndarray | None]:
     """(rows, columns) stored numbers and which are padding, compared both with and without the bits that do not count."""
     loaded, coding = image.load(), image.coding
     if not image.is_raw:
-        return loaded, _padding(loaded, coding, coding.used)
+        padding = _padding(loaded, coding, coding.bits)
+        if padding is not None:
+            padding |= _padding(loaded, coding, coding.used)
+        low, high = coding.bounds
+        outside = (loaded < low) | (loaded > high)
+        if outside.any() and (padding is None or (outside & ~padding).any()):
+            raise Refused(Code.BAD_HEADER)  # the stream has more bits than the header counts
+        return loaded, padding
     numbers = loaded.view(loaded.dtype.str.replace("u", "i")) if coding.signed else loaded
     padding = _padding(numbers, coding, coding.bits)
     if coding.used < coding.bits:

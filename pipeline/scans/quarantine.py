@@ -72,7 +72,7 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.COLOUR: ("The image is in colour.", "Nothing to do; only intensities are read."),
     Code.TRANSFER_SYNTAX: (
         "The image's compression or encoding cannot be decoded here.",
-        "Decompress it, or install the decoder that its syntax needs.",
+        "Decompress it; lossless JPEG is read once the extra `vesalius[gdcm]` is installed.",
     ),
     Code.DEFLATED: ("The whole object is deflated, which is not read for safety.", "Store it in another transfer syntax."),
     Code.NO_POSITION: ("A slice has no valid position or orientation.", "Fetch the series again from its archive."),

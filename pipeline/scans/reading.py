@@ -47,7 +47,7 @@ def _read_metaimage(paths: tuple[str, ...], allocate: Allocate) -> Volume:
 
 READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "metaimage": _read_metaimage}
 CODECS = {
-    "dicom": ("pydicom", "pydicom.pixels.decoders", "PIL.Image", "PIL.Jpeg2KImagePlugin", "pipeline.scans.stack"),
+    "dicom": ("pydicom", "pydicom.pixels.decoders", "PIL.Image", "PIL.Jpeg2KImagePlugin", "pipeline.scans.codecs", "pipeline.scans.stack"),
     "nifti": ("nibabel", "pipeline.scans.nifti"),
     "metaimage": ("pipeline.scans.metaimage",),
 }

@@ -13,7 +13,7 @@ import numpy as np
 from anatomy.grid import Grid
 from pipeline.scans import objects
 from pipeline.scans.dicom import slice_of
-from pipeline.scans.elements import EXPLICIT, IMPLICIT, Elements, read_elements
+from pipeline.scans.elements import Elements, read_elements
 from pipeline.scans.frames import read_frames
 from pipeline.scans.geometry import LPS_TO_RAS, Plane, Stack, along_normal, stack_of
 from pipeline.scans.pixels import Image, coding_of, scale_into
@@ -26,6 +26,7 @@ __all__ = ["LPS_TO_RAS", "Plane", "along_normal", "ordered", "read_stack"]
 
 Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 MAX_VOXELS = 2**31
+SCALING = {"RescaleSlope": 1, "RescaleIntercept": 0}
 
 
 def ordered(slices: Sequence[Slice]) -> list[Slice]:
@@ -49,6 +50,7 @@ def read_stack(paths: Sequence[Path | str], allocate: Allocate = np.empty) -> Vo
         planes, images = read_frames(slices[0].path, found[slices[0].path].values, slices[0].modality)
     else:
         slices = ordered(slices)
+        _check_scaling([found[item.path].values for item in slices])
         planes = [item.plane for item in slices]
         factor = suv_factor([item.path for item in slices]) if slices[0].modality == "PT" else 1.0
         images = [_image(item, found[item.path], factor) for item in slices]
@@ -107,13 +109,20 @@ def _image(item: Slice, elements: Elements, factor: float) -> Image:
     if factor != 1.0:
         coding = type(coding)(**{**vars(coding), "slope": coding.slope * factor, "inter": coding.inter * factor})
     if elements.pixels is None:
-        if elements.syntax not in (EXPLICIT, IMPLICIT) and coding.high != coding.used - 1:
+        if coding.high != coding.used - 1:
             raise Refused(Code.BAD_HEADER)
         return Image(partial(_decoded, item), coding, is_raw=False)
     expected = item.shape[0] * item.shape[1] * coding.bits // 8
     if elements.pixels[1] != expected + expected % 2:
         raise Refused(Code.TRUNCATED if elements.pixels[1] < expected else Code.CORRUPT)
     return Image(partial(_native, item, elements.pixels[0], expected, coding.bits), coding, is_raw=True)
+
+
+def _check_scaling(headers: Sequence[dict[str, Any]]) -> None:
+    """Slices without a scaling beside slices with one are in other units (an MR may do without it)."""
+    plain = {values.get(word) in (None, (float(number),)) for values in headers for word, number in SCALING.items()}
+    if any(len({word in values for values in headers}) > 1 for word in SCALING) and plain != {True}:
+        raise Refused(Code.SCALING)
 
 
 def _native(item: Slice, offset: int, length: int, bits: int) -> np.ndarray:

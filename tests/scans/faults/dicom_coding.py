@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 from faults.cases import Table
 from faults.dicom_geometry import every, put
-from faults.phantom import expected
+from faults.phantom import error, expected
 from faults.series import STEP, make_series, make_slice, save, store, stored
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -124,7 +124,7 @@ def uptake(name, check, *, drop=(), **elements):
         save(slices, folder)
 
     build.__name__ = name
-    case(check=check)(build)
+    case(check=check, fair=error)(build)
 
 
 def scaled_by(factor):

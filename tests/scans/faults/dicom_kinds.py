@@ -90,6 +90,8 @@ rewritten("open_sequences_300_deep", inserted(nested(300, True)), 0, "CORRUPT")
 rewritten("private_block_of_100_kilobytes", inserted(element(0x7FDF1010, b"UN", bytes(100_000))))
 rewritten("element_twice", inserted(b"\x20\x00\x32\x00DS\x06\x001\\2\\3 "), 0, "CORRUPT")
 rewritten("deflated", deflated, 0, "DEFLATED")
+rewritten("deflated_bomb", lambda data: deflated(inserted(element(0x00091010, b"OB", bytes(100_000_000)))(data)), 0,
+          "DEFLATED MISSING_SLICE", slice(3, 4))  # fmt: skip
 rewritten("empty_file", lambda data: b"", 0, "EMPTY MISSING_SLICE", slice(3, 4))
 rewritten("cut_in_the_header", lambda data: data[:300], 0, "MISSING_SLICE SOP_CLASS", slice(3, 4))
 rewritten("cut_in_the_pixels", lambda data: data[:-100], 0, "MISSING_SLICE TRUNCATED", slice(3, 4))

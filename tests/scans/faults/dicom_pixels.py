@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from faults.cases import Table
 from faults.dicom_geometry import every, put
-from faults.phantom import expected
+from faults.phantom import error, expected
 from faults.series import STEP, make_series, make_slice, save, store, stored
 from pydicom.dataset import Dataset
 
@@ -108,7 +108,7 @@ def padding(name, number, *, kind="uint16", used=None, check=padded, modality="C
         save(slices, folder)
 
     build.__name__ = name
-    case(check=check)(build)
+    case(check=check, fair=lambda volume: error(volume, but_for=4 * 4 * 8))(build)
 
 
 padding("padding_signed", -2000, kind="int16", PixelPaddingValue=("SS", -2000))
@@ -118,10 +118,15 @@ padding("padding_outside_the_bits_that_count", 63536, used=12, PixelPaddingValue
 padding("padding_is_a_range", 5, PixelPaddingValue=("US", 0), PixelPaddingRangeLimit=("US", 9))
 padding("padding_is_a_range_downwards", 5, PixelPaddingValue=("US", 9), PixelPaddingRangeLimit=("US", 0))
 padding("padding_of_an_mr", 0, modality="MR", PixelPaddingValue=("US", 0))
+UNUSED = min(set(range(1400, 1600)) - {int(number) for ds in make_series() for number in stored(ds).ravel()})
+padding("padding_inside_the_range_of_the_body", UNUSED, PixelPaddingValue=("US", UNUSED))
 padding("padding_is_the_least_of_int16", -32768, kind="int16", PixelPaddingValue=("SS", -32768))
 
 
-@case(check=lambda outcome: outcome.volumes[0].voxels.min() == -32768 and outcome.volumes[0].voxels.dtype == np.float32)
+@case(
+    check=lambda outcome: outcome.volumes[0].voxels.min() == -32768 and outcome.volumes[0].voxels.dtype == np.float32,
+    fair=lambda volume: error(volume, but_for=8) if volume.voxels.min() == -32768 else np.inf,
+)
 def least_of_int16_without_padding(folder):
     slices = make_series()
     for ds in slices:
@@ -132,6 +137,6 @@ def least_of_int16_without_padding(folder):
     save(slices, folder)
 
 
-@case(0, "NOT_FINITE")
+@case(0, "NOT_FINITE", fair=lambda volume: float(np.ptp(volume.voxels)))
 def nothing_but_padding(folder):
     save(every(lambda k, ds: put(PixelData=bytes(240), PixelPaddingValue=0)(ds))(make_series()), folder)

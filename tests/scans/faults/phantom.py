@@ -22,9 +22,10 @@ def expected(volume) -> np.ndarray:
     return field(centres(LPS_TO_RAS @ volume.grid.affine, volume.grid.shape))
 
 
-def error(volume, offset: float = 0.0) -> float:
-    """The largest difference from the field."""
-    return float(np.abs(volume.voxels[0].astype(float) - expected(volume) - offset).max())
+def error(volume, offset: float = 0.0, but_for: int = 0) -> float:
+    """The largest difference from the field, but for the worst so many voxels."""
+    off = np.abs(volume.voxels[0].astype(float) - expected(volume) - offset).ravel()
+    return float(np.sort(off)[off.size - 1 - but_for])
 
 
 def turned(*degrees: float) -> np.ndarray:

@@ -13,6 +13,7 @@ CLASSES = {"CT": CT, "MR": MR, "PT": PT}
 SHAPE = (12, 10)  # rows, columns
 SPACING = (1.5, 1.25)  # between rows, between columns
 STEP = 2.5
+FRAME_CONTENT, DIMENSIONS = 0x00209111, (0x00209056, 0x00209057, 0x00209128)  # stack, place in the stack, place in time
 
 
 def uid(*words: object) -> str:
@@ -31,6 +32,7 @@ def make_slice(number, normal_mm, orientation=(1, 0, 0, 0, 1, 0), *, shift=(0.0,
     ds.SOPClassUID, ds.Modality = CLASSES[modality], modality
     ds.SOPInstanceUID, ds.SeriesInstanceUID = uid(series, number, offset, shape), uid("series", series)
     ds.StudyInstanceUID, ds.PatientID, ds.PatientName = uid("study"), "P1", "Canary^Name"
+    ds.FrameOfReferenceUID, ds.SeriesNumber, ds.SliceThickness = uid("frame"), 1 + (series != "A"), STEP
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.InstanceNumber = number + 1
     ds.ImagePositionPatient = [f"{c:.9f}"[:16] for c in position]
@@ -82,9 +84,9 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     first = slices[0]
     order = list(range(len(slices))) if order is None else order
     ds = Dataset()
-    for word in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "Rows", "Columns", "BitsAllocated", "BitsStored",
-                 "HighBit",
-                 "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"):  # fmt: skip
+    for word in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "FrameOfReferenceUID", "SeriesNumber", "Rows", "Columns",
+                 "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+                 "PhotometricInterpretation"):  # fmt: skip
         setattr(ds, word, getattr(first, word))
     ds.SOPClassUID, ds.SOPInstanceUID, ds.ImageType = f"{CT}.1", uid("enhanced", len(slices)), ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     ds.NumberOfFrames = len(slices)
@@ -95,24 +97,37 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     if not per_frame_scaling:
         shared.PixelValueTransformationSequence = [_scaling(first)]
     ds.SharedFunctionalGroupsSequence, frames = [shared], []
-    for number, place in enumerate(order):
+    for place in order:
         frame = Dataset()
         frame.PlanePositionSequence, frame.FrameContentSequence = [Dataset()], [Dataset()]
         frame.PlanePositionSequence[0].ImagePositionPatient = slices[place].ImagePositionPatient
         frame.FrameContentSequence[0].StackID = "1"
         for word, value in (content[place] if content else {}).items():
             setattr(frame.FrameContentSequence[0], word, value)
-        frame.FrameContentSequence[0].InStackPositionNumber = number + 1
+        _index(frame.FrameContentSequence[0], [tuple(item.ImagePositionPatient) for item in slices], place)
         if per_frame_scaling:
             frame.PixelValueTransformationSequence = [_scaling(slices[place])]
         frames.append(frame)
     ds.PerFrameFunctionalGroupsSequence = frames
+    ds.DimensionOrganizationSequence = [Dataset()]
+    ds.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid("dimensions")
+    ds.DimensionIndexSequence = [Dataset() for _ in frames[0].FrameContentSequence[0].DimensionIndexValues]
+    for item, element in zip(ds.DimensionIndexSequence, DIMENSIONS, strict=False):
+        item.DimensionIndexPointer, item.FunctionalGroupPointer, item.DimensionOrganizationUID = element, FRAME_CONTENT, uid("dimensions")
     ds.PixelData = b"".join(slices[place].PixelData for place in order)
     ds["PixelData"].VR = "OW"
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     return ds
+
+
+def _index(content, positions, place: int) -> None:
+    """Numbers a frame as a scanner does: by stack, by place in the stack, and by what is repeated there."""
+    places = sorted(set(positions), key=positions.index)
+    content.InStackPositionNumber = places.index(positions[place]) + 1
+    repeat = [positions[:place].count(positions[place]) + 1] if len(places) < len(positions) else []
+    content.DimensionIndexValues = [1, content.InStackPositionNumber, *repeat]
 
 
 def _scaling(ds) -> Dataset:
