@@ -119,6 +119,11 @@ class Source(Config):
         description="Regular expression that finds the subject in a NIfTI or MetaImage file's path below the source, without its ending: "
         "its first group, or all that it matches. For folders with several volumes of one person, such as patient001_ED and patient001_ES.",
     )
+    cohort: Name | None = Field(
+        None,
+        description="Who the subjects' names mean: sources of one cohort show the same people under the same names, other cohorts' equal "
+        "names are other people. Asked for where two sources share names. DICOM patient ids are the same people everywhere.",
+    )
     origin: str = Field("the user's own scans", description="Where they come from, fit to be published.")
     licence: str = Field("not stated", description="Their licence.")
 

@@ -33,6 +33,12 @@ class Place:
     licence: str = ""
     task: str = ""  # of a folder of labels
     subject: str = ""  # pattern that finds the subject in a file's path
+    cohort: str = ""  # of which names mean the same people in every folder
+
+    @property
+    def people(self) -> str:
+        """What a subject's name is unique within."""
+        return f"cohort\x1f{self.cohort}" if self.cohort else self.anchor
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def _scan_of(file: File, named: Named, scan_id: str, spacing: tuple[float, ...],
     place = file.place
     modality = named.modality or place.modality
     return Found3D(
-        scan_id, identity("exam", place.anchor, named.subject, named.exam), identity("subject", place.anchor, named.subject), named.subject,
+        scan_id, identity("exam", place.people, named.subject, named.exam), identity("subject", place.people, named.subject), named.subject,
         file.kind, modality, place.channel or named.channel or modality, named.key, (file.path,), spacing, place,
     )  # fmt: skip
 

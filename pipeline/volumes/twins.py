@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.fft import dctn
@@ -43,6 +44,14 @@ class Twin:
     scan_b: str
     kind: str
     similarity: float
+
+
+def read_twins(path: Path) -> list[Twin]:
+    """The pairs in the ``twins.tsv`` that ``vesalius split`` wrote; a missing file is a ``ValueError``."""
+    if not path.exists():
+        raise ValueError(f"{path}: is missing, so nobody can tell which scans repeat each other; run `vesalius split {path.parent}` again")
+    rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
+    return [Twin(a, b, kind, float(similarity)) for a, b, kind, similarity in rows]
 
 
 def find_twins(prints: dict[str, Fingerprint]) -> list[Twin]:
