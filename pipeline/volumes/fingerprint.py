@@ -3,8 +3,8 @@
 digest: sha256 of the canonical voxels and their shape; spacing is left out, because copies circulate with a rewritten one.
 
 sketch: the smallest 64-bit hashes of 5 x 5 in-plane neighbourhoods (a bottom-k sketch: Broder 1997, of shingles: here patches of
-voxels). Which patches are hashed depends on voxel values alone and a hash does not change under flips, so that a crop along
-any axis, a re-stacked series or a mirrored copy shares hashes with its original wherever voxels are equal.
+voxels). Which patches are hashed depends on voxel values alone and a hash does not change under flips and quarter turns in plane, so
+that a crop along any axis, a re-stacked series, a mirrored or turned copy shares hashes with its original wherever voxels are equal.
 
 thumbnail: the body's box at 32^3, ranks instead of values: what is left to compare once noise or interpolation changed every voxel.
 """
@@ -82,7 +82,7 @@ def sketch(voxels: np.ndarray) -> np.ndarray:
     for i in range(-2, 3):
         for j in range(-2, 3):
             neighbour = codes[d + (2 + i), h + (2 + j), w]
-            total += mixed[neighbour] * _mix(np.uint64(977 + 3 * abs(i) + abs(j)))
+            total += mixed[neighbour] * _mix(np.uint64(977 + 3 * max(abs(i), abs(j)) + min(abs(i), abs(j))))
             equal += neighbour == centre
             np.minimum(least, neighbour.view(np.int16), out=least)
             np.maximum(greatest, neighbour.view(np.int16), out=greatest)
