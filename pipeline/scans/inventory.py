@@ -15,6 +15,7 @@ from pipeline.files import digest_of
 from pipeline.scans import dicom, stack
 from pipeline.scans.identity import Identity
 from pipeline.scans.naming import Named, name_of
+from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.walk import Found, stem_of, walk
 
@@ -118,7 +119,7 @@ def _new(place: Place, seen: set[Path]) -> Iterator[Found]:
 
 def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inventory) -> None:
     try:
-        header = dicom.read_header(file.path)
+        header = patiently(dicom.read_header, file.path)
     except Refused as refused:
         found.files.append(replace(file, status="quarantined", code=refused.code))
         return
@@ -170,7 +171,7 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], found:
         return
     scan_id = identity("scan", file.place.anchor, file.relative)
     try:
-        spacing = _header_spacing(file)
+        spacing = patiently(_header_spacing, file)
     except Refused as refused:
         found.files.append(replace(file, status="quarantined", code=refused.code, scan_id=scan_id))
         return

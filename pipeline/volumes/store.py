@@ -24,7 +24,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from pipeline.files import digest, read_json, write_bytes, write_json
+from pipeline.files import alone_in, digest, read_json, write_bytes, write_json
 
 BLOCK = 32
 CHUNK = 128
@@ -60,21 +60,28 @@ class Store:
         missing = [key for key in _NEEDED if key not in meta]
         if missing:
             raise ValueError(f"{scan_id}: its meta lacks {', '.join(missing)}")
-        self.remove(scan_id)
-        files = {"": self._write_array(self._path(scan_id, ""), voxels)}
-        files["body"] = self._write_array(self._path(scan_id, "body"), body.astype(np.uint8))
-        if fingerprint is not None:
-            files["fingerprint"] = self._write_array(self._path(scan_id, "fingerprint"), fingerprint)
-        for task, values in sorted((labels or {}).items()):
-            files[f"{task}.labels"] = self._write_labels(scan_id, task, values, voxels.shape)
-        write_json(self._meta_path(scan_id), {**meta, "shape": list(voxels.shape), "files": files})
+        with alone_in(self._meta_path(scan_id).parent):
+            self.remove(scan_id)
+            try:
+                files = {"": self._write_array(self._path(scan_id, ""), voxels)}
+                files["body"] = self._write_array(self._path(scan_id, "body"), body.astype(np.uint8))
+                if fingerprint is not None:
+                    files["fingerprint"] = self._write_array(self._path(scan_id, "fingerprint"), fingerprint)
+                for task, values in sorted((labels or {}).items()):
+                    files[f"{task}.labels"] = self._write_labels(scan_id, task, values, voxels.shape)
+                write_json(self._meta_path(scan_id), {**meta, "shape": list(voxels.shape), "files": files})
+            except BaseException:
+                self.remove(scan_id)  # a full disk is not filled further with volumes that are not whole
+                raise
 
     def write_labels(self, scan_id: str, task: str, labels: np.ndarray) -> None:
         """labels (D, H, W) uint8 on the grid of the stored volume."""
-        meta = self.meta(scan_id)
-        sha = self._write_labels(scan_id, task, labels, meta["shape"])
-        write_json(self._meta_path(scan_id), {**meta, "files": {**meta["files"], f"{task}.labels": sha}})
-        self._metas.pop(scan_id, None)
+        with alone_in(self._meta_path(scan_id).parent):
+            self._metas.pop(scan_id, None)
+            meta = self.meta(scan_id)
+            sha = self._write_labels(scan_id, task, labels, meta["shape"])
+            write_json(self._meta_path(scan_id), {**meta, "files": {**meta["files"], f"{task}.labels": sha}})
+            self._metas.pop(scan_id, None)
 
     def remove(self, scan_id: str) -> None:
         """Removes every file of a scan, first the one that says it is there; absent is fine."""

@@ -201,7 +201,7 @@ def test_test_subjects_are_pretrained_on_only_where_the_study_says_so_and_the_en
 
 def test_one_name_in_two_folders_is_asked_about_and_one_cohort_is_one_person(small):
     for number in range(3):
-        save(small / "data" / "pool" / f"person{number}.nii.gz", person(50 + number, SHAPE))
+        save(small / "data" / "pool" / f"person{number}" / f"follow-up{number}.nii.gz", person(50 + number, SHAPE))
     with pytest.raises(ValueError, match="3 subjects are called alike"):
         make_study(small)
     _, where = make_study(small, cohorts=("a", "a"))

@@ -28,6 +28,6 @@ def person(seed: int, shape: tuple[int, ...] = (72, 60, 48), spacing_mm: tuple[f
         at, size = np.array(centre) + rng.normal(0, 0.03, 3), np.array(radii) * scale * rng.uniform(0.9, 1.1, 3)
         inside = (((place - at[:, None, None, None]) / size[:, None, None, None]) ** 2).sum(axis=0) <= 1
         voxels[inside] = value + rng.normal(0, 8)
-    texture = sum(ndimage.gaussian_filter(rng.normal(size=shape), s) * s**1.5 for s in (1, 2, 4))
-    voxels = ndimage.gaussian_filter(voxels, 0.6) + 12 * texture / texture.std() * (voxels > -900) + rng.normal(0, 8, shape)
+    texture = sum(ndimage.gaussian_filter(rng.normal(size=shape), s) * s**1.5 for s in (1.5, 3, 6))
+    voxels = ndimage.gaussian_filter(voxels, 0.6) + 15 * texture / texture.std() * (voxels > -900) + rng.normal(0, 3, shape)
     return Volume(np.rint(np.clip(voxels, -1024, 2000)).astype(np.int16)[None], Grid.of(shape, spacing_mm, (-180, -150, 40)))
