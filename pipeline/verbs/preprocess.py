@@ -61,6 +61,8 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
     from pipeline.volumes.jobs import process_all
     from pipeline.volumes.store import Store
 
+    for left in where.shard(shard).parent.glob(f".{shard}.*.tmp"):
+        left.unlink()  # of a call that was killed: no other writes this shard now
     rows = read_shard(where, shard)
     jobs, outcomes = shard_jobs(plan, where, rows)
     store = Store(where.store)
@@ -89,6 +91,7 @@ def read_shard(where: StudyFolder, shard: str) -> pd.DataFrame:
 def shard_jobs(plan: Plan, where: StudyFolder, rows: pd.DataFrame) -> tuple[list[Job], list[Outcome]]:
     """What there is to do, and exams refused because a channel is missing or there twice."""
     from pipeline.files import digest, digest_of
+    from pipeline.scans.patience import patiently
     from pipeline.volumes.jobs import Job, Outcome, Part
 
     channels = plan.study["channels"]
@@ -103,7 +106,7 @@ def shard_jobs(plan: Plan, where: StudyFolder, rows: pd.DataFrame) -> tuple[list
         ordered = group.set_index("channel", drop=False).loc[channels] if channels else group
         parts = tuple(Part(row.scan_id, row.kind, files.get(row.scan_id, ()), row.modality, row.channel) for row in ordered.itertuples())
         found = {task: path for part in reversed(parts) for task, path in labels.get(part.scan_id, {}).items()}
-        content = digest_of([list(ordered["content"]), {task: digest(path) for task, path in sorted(found.items())}])
+        content = digest_of([list(ordered["content"]), {task: patiently(digest, path) for task, path in sorted(found.items())}])
         identity = {key: str(ordered.iloc[0][key]) for key in ("exam_id", "subject_id", "origin", "licence")}
         scan_id = volume_id(ordered.iloc[0]["scan_id"], identity["exam_id"], channels)
         sources = {task: ("nifti", (path,)) for task, path in sorted(found.items())}
