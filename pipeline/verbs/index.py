@@ -38,8 +38,8 @@ SHARD = (
 def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")]) -> None:
     from pipeline.plan import read_plan
     from pipeline.progress import Progress
-    from pipeline.scans.identity import make_identity, read_forgotten
     from pipeline.scans.cohorts import check_cohorts
+    from pipeline.scans.identity import make_identity, read_forgotten
     from pipeline.scans.inventory import take_stock
     from pipeline.scans.labelling import check_tasks, match_labels
 

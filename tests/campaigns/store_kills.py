@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/campaigns/store_kills.py --kills 50 --results /tmp/store_kills > docs/store_kills.txt
 
-Six bodies from a formula, with labels, are indexed once. Then `vesalius preprocess` runs on a copy and is killed (SIGKILL, with all that it
+Bodies from a formula, with labels, are indexed once. Then `vesalius preprocess` runs on a copy and is killed (SIGKILL, with all that it
 started) at a random instant of the time it takes, or in the middle of its n-th write; or its n-th write finds the disk full. It is called
 again, then `vesalius split`, and the sha256 of every file of the store, of every table and of the manifest are compared.
 """
@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,13 @@ def finish(folder: Path) -> None:
 
 def tree(folder: Path) -> dict[str, str]:
     """sha256 by name of all that stands in a study's folder, but for locks."""
-    return {
-        path.relative_to(folder).as_posix(): digest(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lease"
-    }
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lease")
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files}
 
 
 @contextmanager
 def at_write(number: int, act: Callable[[], None]) -> Iterator[list[int]]:
-    """At the ``number``-th write, sync or rename of this process ``act`` is called; a write has then written half. Yields [calls so far]."""
+    """At the ``number``-th write, sync or rename ``act`` is called; a write has then written half. Yields [calls so far]."""
     seen, before = [0], [(owner, name, getattr(owner, name)) for owner, name in WRITES]
 
     def trapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +82,8 @@ def at_write(number: int, act: Callable[[], None]) -> Iterator[list[int]]:
                 if name == "write_bytes":
                     real(arguments[0], arguments[1][: len(arguments[1]) // 2])
                 elif name == "to_parquet":
-                    Path(arguments[1]).open("wb").write(b"PAR1")
+                    with Path(arguments[1]).open("wb") as stream:
+                        stream.write(b"PAR1")
                 act()
             return real(*arguments, **named)
 
@@ -121,10 +121,8 @@ def in_fork(work: Callable[[], None], seconds: float | None = None) -> int:
         os._exit(0)
     if seconds is not None:
         time.sleep(seconds)
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -194,9 +192,8 @@ def main() -> int:
         code, left, differs = trial(indexed, arguments.results / "again", work, expected)
         wrong += bool(differs)
         ended = {0: "had ended", -9: "killed"}.get(code, "stopped with an error")
-        say(
-            f"{what}: {ended}, {left:3d} files in the store; then {'byte-identical' if not differs else 'DIFFERS: ' + ', '.join(differs[:3])}"
-        )
+        then = "byte-identical" if not differs else f"DIFFERS: {', '.join(differs[:3])}"
+        say(f"{what}: {ended}, {left:3d} files in the store; then {then}")
     total = arguments.kills + 2 * number
     say(f"{total - wrong} of {total} byte-identical ({time.monotonic() - begun:.0f} s)")
     return int(wrong > 0)

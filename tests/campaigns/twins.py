@@ -3,7 +3,7 @@
     .venv/bin/python tests/campaigns/twins.py > docs/twins.txt
     .venv/bin/python tests/campaigns/twins.py --only hippocampus,acdc --limit 40
 
-Sensitivity: share of copies that are paired with their original. Specificity: share of the pairs (copy, another's volume) that are left alone.
+Sensitivity: share of copies that are paired with their original. Specificity: share of the pairs (copy, another's volume) left alone.
 Synthetic bodies come from formulas (tests/volumes/disguises); the real volumes are those in ../shared/data, where they are, and only
 figures are printed of them. Volumes of one person are no false pair; they are counted by themselves.
 """

@@ -117,7 +117,7 @@ def test_every_disguised_copy_of_a_test_subject_stays_with_it(planted):
 
 
 def test_people_who_are_nobodys_copy_stay_in_the_pool(planted):
-    plan, where = planted
+    _, where = planted
     rows = subjects(where)
     assert [rows[f"other{number}"]["split"] for number in range(100, 104)] == ["train"] * 4
     assert len({row["cluster_id"] for row in rows.values()}) == PEOPLE + 4
@@ -126,7 +126,7 @@ def test_people_who_are_nobodys_copy_stay_in_the_pool(planted):
 @pytest.fixture
 def edited(planted):
     """Gives a function that rewrites the manifest; the old one comes back afterwards."""
-    plan, where = planted
+    _, where = planted
     before = read_manifest(where.manifest)
     yield lambda change: write_manifest(change(before.copy()), where.manifest)
     write_manifest(before, where.manifest)

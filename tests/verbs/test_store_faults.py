@@ -129,11 +129,10 @@ class Failing:
         monkeypatch.setattr(patience, "PAUSES_S", (0.0, 0.0, 0.0))
 
     def open(self, path, *rest, **named):
-        if path.name == self.name and path.parent.name == "images":
-            if self.tries < self.times:
-                with self.real(self.count, "a") as stream:
-                    stream.write("x")
-                raise OSError(self.code, os.strerror(self.code), str(path))
+        if path.name == self.name and path.parent.name == "images" and self.tries < self.times:
+            with self.real(self.count, "a") as stream:
+                stream.write("x")
+            raise OSError(self.code, os.strerror(self.code), str(path))
         return self.real(path, *rest, **named)
 
     @property
@@ -215,8 +214,13 @@ def test_a_flipped_bit_is_caught_by_verify_and_when_the_file_is_opened(fresh, na
     data[-len(data) // 3] ^= 1
     path.write_bytes(data)
     store = Store(fresh / "store")
-    reads = {"": partial(store.crop, scan, (0, 0, 0), (8, 8, 8)), ".body": partial(store.body, scan),
-             ".organ.labels": partial(store.crop_labels, scan, "organ", (0, 0, 0), (8, 8, 8)), ".fingerprint": partial(store.fingerprint, scan)}  # fmt: skip
+    corner = ((0, 0, 0), (8, 8, 8))
+    reads = {
+        "": lambda: store.crop(scan, *corner),
+        ".body": lambda: store.body(scan),
+        ".organ.labels": lambda: store.crop_labels(scan, "organ", *corner),
+        ".fingerprint": lambda: store.fingerprint(scan),
+    }
     with pytest.raises(ValueError, match="its bytes are not those that were written"):
         reads[name]()
     with pytest.raises(BaseException):  # noqa: B017 - typer's exit

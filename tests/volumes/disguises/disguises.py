@@ -77,6 +77,11 @@ def restacked(volume: Volume, rng: np.random.Generator) -> Volume:
     return placed(np.concatenate([slices[..., ::2], slices[..., 1::2]], axis=-1)[..., ::-1], volume)
 
 
+def middle(volume: Volume, rng: np.random.Generator) -> Volume:
+    quarter = volume.grid.shape[2] // 4
+    return placed(volume.voxels[0, :, :, quarter : volume.grid.shape[2] - quarter], volume)
+
+
 def turned(order: tuple[int, int, int], signs: tuple[int, int, int]) -> Disguise:
     """A quarter turn that the header says nothing of."""
 
@@ -103,7 +108,7 @@ DISGUISES: dict[str, Disguise] = {
     },
     "slices in another order": restacked,
     "every second slice": lambda volume, rng: placed(volume.voxels[0, :, :, ::2], volume),
-    "half of its slices": lambda volume, rng: placed(volume.voxels[0, :, :, volume.grid.shape[2] // 4 : 3 * volume.grid.shape[2] // 4], volume),
+    "half of its slices": middle,
     "scaled and shifted values": lambda volume, rng: changed(volume, volume.voxels[0].astype(np.float32) * 0.37 + 11.3),
     "windowed to 8 bits": windowed,
     "gamma": gamma,
