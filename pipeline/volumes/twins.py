@@ -4,7 +4,7 @@ Three kinds, from proof to likeness:
 
 - ``voxels``: equal digests;
 - ``patches``: sketches share at least 8 hashes of patches: a crop, a re-stacked or re-saved series (similarity: share of the sketch);
-- ``likeness``: thumbnails correlate at 0.8 or more after one is mirrored, turned by quarters, stretched and shifted onto the other.
+- ``likeness``: thumbnails correlate at 0.82 or more after one is mirrored, turned by quarters, stretched and shifted onto the other.
 
 Likeness is nominated by a perceptual hash, the signs of the 7^3 lowest frequencies of the thumbnail's cosine transform (a mirrored scan
 only changes the signs of odd frequencies, a turned one their order), and confirmed by the correlation of what a band-pass leaves. Where
@@ -25,12 +25,13 @@ from scipy.ndimage import gaussian_filter
 from pipeline.volumes.fingerprint import SKETCH, THUMBNAIL, Fingerprint
 
 MIN_SHARED = 8
-MIN_LIKENESS = 0.8  # the likest two persons of 1,495 nominated pairs reach 0.76 (docs/twins.txt)
+MIN_LIKENESS = 0.82  # the likest two persons reach 0.76 (docs/twins.txt), two bends of one template brain 0.81
 NOMINEES = 8
 MAX_COPIES = 16
 FREQUENCIES = 7
 BAND = 2.5  # thumbnail voxels: what is smoother than this is common to all bodies
 GIVE_UP = 0.4
+MIN_WINDOW = 32  # ranks that must be left between a lowest and a highest plateau
 MIN_OVERLAP = 20  # of 32 thumbnail voxels along each axis
 POSES = tuple(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))  # axis order, mirroring
 Pose = tuple[tuple[int, ...], tuple[int, ...]]
@@ -136,7 +137,7 @@ def likeness(first: np.ndarray, second: np.ndarray, sweeps: int = 3) -> float:
 
     Axes are fitted in turn: with the others fixed, correlation for any 32 x 32 resampling matrix follows from two Gram matrices.
     """
-    a, b = _band(first), _band(second)
+    a, b = (_band(thumbnail) for thumbnail in _as_windowed(first, second))
     fits = [(np.eye(THUMBNAIL), np.ones(THUMBNAIL, dtype=bool), np.array([1.0, 0.0]))] * 3
     score = 0.0
     for sweep in range(sweeps):
@@ -179,6 +180,16 @@ def _candidates(scales: np.ndarray, shifts: np.ndarray) -> Candidates:
 
 def _fine(around: np.ndarray) -> Candidates:
     return _candidates(around[0] * np.geomspace(0.96, 1 / 0.96, 9), around[1] + np.linspace(-1, 1, 9))
+
+
+def _as_windowed(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64, cut off where either was: a display window shows as a share of voxels of one lowest and one highest rank."""
+    low = 2.0 * max(first.min(), second.min())
+    high = 2.0 * min(first.max(), second.max()) - 255.0
+    if high - low < MIN_WINDOW:
+        return first.astype(np.float64), second.astype(np.float64)
+    ends = [np.where(ranks >= high, (high + 255) / 2, np.where(ranks <= low, low / 2, ranks)) for ranks in (first, second)]
+    return ends[0], ends[1]
 
 
 def _band(thumbnail: np.ndarray) -> np.ndarray:
