@@ -3,7 +3,8 @@
 A body is told from air by a threshold: -500 HU in CT; else Otsu's (1979) on cube roots, which keeps dim tissue (PET, MR at a
 coil's far end) above it. A field of view that shows no air (a crop inside the head) has no outline to be found, only bright tissue in
 darker tissue. So an outline is believed only if air surrounds it: what lies below the threshold has its mean in the darkest tenth of the
-range of values (not asked of CT, whose air is known), at least half of the voxels on the volume's twelve edges lie outside, and at
+range of values (not asked of CT, whose air is known; where CT has none, its values may be no HU, and it is asked), at
+least half of the voxels on the volume's twelve edges lie outside, and at
 least 2 % of the volume inside. Otherwise the whole volume is the body.
 """
 
@@ -29,9 +30,10 @@ def body_mask(voxels: np.ndarray, modality: str = "MR") -> np.ndarray:
     factors = tuple(-(-n // COARSE_VOX) for n in voxels.shape)
     coarse = ndimage.uniform_filter(_block_means(voxels, factors), 3)
     low, high = np.percentile(coarse, (0.5, 99.5))
-    threshold = AIR_HU if modality == "CT" else otsu(coarse)
+    in_hu = modality == "CT" and low < AIR_HU
+    threshold = AIR_HU if in_hu else otsu(coarse)
     above = coarse > threshold
-    if modality != "CT" and np.mean(coarse[~above] - low) > MAX_AIR * (high - low):
+    if not in_hu and np.mean(coarse[~above] - low) > MAX_AIR * (high - low):
         return np.ones(voxels.shape, dtype=bool)
     mask = _outline(above)
     if mask.mean() < MIN_BODY or 1.0 - _edges(mask).mean() < MIN_EDGE_AIR:

@@ -119,6 +119,11 @@ class Source(Config):
         description="Regular expression that finds the subject in a NIfTI or MetaImage file's path below the source, without its ending: "
         "its first group, or all that it matches. For folders with several volumes of one person, such as patient001_ED and patient001_ES.",
     )
+    cohort: Name | None = Field(
+        None,
+        description="Who the subjects' names mean: sources of one cohort show the same people under the same names, other cohorts' equal "
+        "names are other people. Asked for where two sources share names. DICOM patient ids are the same people everywhere.",
+    )
     origin: str = Field("the user's own scans", description="Where they come from, fit to be published.")
     licence: str = Field("not stated", description="Their licence.")
 
@@ -135,6 +140,9 @@ class Preprocess(Config):
     """From a checked volume to a stored one."""
 
     spacing_mm: TripleMm | Literal["native", "median"] = Field("native", description="Of the stored grid.")
+    keep_thick: bool = Field(
+        True, description="Keep the distance of slices more than 3 times as thick as their pixels where spacing_mm would make it finer."
+    )
     crop_body: bool = Field(True, description="Crop to the body's box.")
     window_hu: tuple[float, float] = Field((-1000.0, 1000.0), description="CT values that normalise to 0 and 1.")
     percentiles: tuple[float, float] = Field((0.5, 99.5), description="Of the body's voxels: MR and PET values that normalise to 0 and 1.")
@@ -249,13 +257,15 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path}: there is no such file")
     if path.stat().st_size > MAX_YAML_BYTES:
         raise ValueError(f"{path}: is larger than {MAX_YAML_BYTES} bytes, so it is no configuration")
-    text = path.read_text()
     try:
+        text = path.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.tokens.AliasToken | yaml.tokens.AnchorToken) for token in yaml.scan(text)):
             raise ValueError(f"{path}: uses YAML anchors or aliases; write the values out")
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no valid YAML: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deeply, so it is no configuration") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a mapping of keys to values")
     return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,8 @@ from pipeline.files import replacing
 PIECE = 1 << 20
 MAX_BYTES = 1 << 30
 MAX_MEMBERS = 100_000
+MAX_CONTENTS = 16 << 20
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError)
 
 
 def unpack(archive: Path, into: Path, wanted: Callable[[str], str | None], max_bytes: int = MAX_BYTES) -> list[Path]:
@@ -57,15 +60,26 @@ def _opened(archive: Path) -> Iterator[tuple[list[tuple[str, int, bool]], Callab
     """([(name, size, whether it is a plain file or nothing but a folder)], opener)."""
     try:
         if zipfile.is_zipfile(archive):
+            _check_contents(archive)
             with zipfile.ZipFile(archive) as zipped:
+                if len(zipped.filelist) > MAX_MEMBERS:
+                    raise ValueError(f"{archive}: holds more than {MAX_MEMBERS} files; it is not unpacked")
                 yield [(info.filename, info.file_size, _plain_zip(info)) for info in zipped.infolist() if not info.is_dir()], zipped.open
         else:
             with tarfile.open(archive) as tarred:
                 infos = _limited(archive, tarred)
                 by_name = {info.name: info for info in infos}
                 yield [(i.name, i.size, i.isreg()) for i in infos if not i.isdir()], lambda name: tarred.extractfile(by_name[name])
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{archive}: is damaged ({error}); remove it, then call again") from error
+
+
+def _check_contents(archive: Path) -> None:
+    """The list of a zip's members is read whole when it is opened; how long it is stands behind it, read as ``zipfile`` reads it."""
+    with archive.open("rb") as stream:
+        record = zipfile._EndRecData(stream)
+    if record and record[5] > MAX_CONTENTS:
+        raise ValueError(f"{archive}: lists its files in {record[5]} bytes, more than {MAX_CONTENTS}; it is not unpacked")
 
 
 def _limited(archive: Path, tarred: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -92,8 +106,11 @@ def _check(archive: Path, name: str, plain: bool) -> None:
 
 def _copy(archive: Path, source: IO[bytes], stream: IO[bytes], max_bytes: int) -> None:
     total = 0
-    while piece := source.read(PIECE):
-        total += len(piece)
-        if total > max_bytes:
-            raise ValueError(f"{archive}: a file in it gives more than {max_bytes} bytes; it is not unpacked")
-        stream.write(piece)
+    try:
+        while piece := source.read(PIECE):
+            total += len(piece)
+            if total > max_bytes:
+                raise ValueError(f"{archive}: a file in it gives more than {max_bytes} bytes; it is not unpacked")
+            stream.write(piece)
+    except (*DAMAGED, zlib.error) as error:
+        raise ValueError(f"{archive}: is damaged ({error}); remove it, then call again") from error

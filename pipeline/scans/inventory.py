@@ -15,6 +15,7 @@ from pipeline.files import digest_of
 from pipeline.scans import dicom, stack
 from pipeline.scans.identity import Identity
 from pipeline.scans.naming import Named, name_of
+from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.walk import Found, stem_of, walk
 
@@ -33,6 +34,12 @@ class Place:
     licence: str = ""
     task: str = ""  # of a folder of labels
     subject: str = ""  # pattern that finds the subject in a file's path
+    cohort: str = ""  # of which names mean the same people in every folder
+
+    @property
+    def people(self) -> str:
+        """What a subject's name is unique within."""
+        return f"cohort\x1f{self.cohort}" if self.cohort else self.anchor
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ def _new(place: Place, seen: set[Path]) -> Iterator[Found]:
 
 def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inventory) -> None:
     try:
-        header = dicom.read_header(file.path)
+        header = patiently(dicom.read_header, file.path)
     except Refused as refused:
         found.files.append(replace(file, status="quarantined", code=refused.code))
         return
@@ -165,7 +172,7 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], found:
         return
     scan_id = identity("scan", file.place.anchor, file.relative)
     try:
-        spacing, detached = _header_of(file)
+        spacing, detached = patiently(_header_of, file)
     except Refused as refused:
         found.files.append(replace(file, status="quarantined", code=refused.code, scan_id=scan_id))
         return
@@ -177,7 +184,7 @@ def _scan_of(file: File, named: Named, scan_id: str, spacing: tuple[float, ...],
     place = file.place
     modality = named.modality or place.modality
     return Found3D(
-        scan_id, identity("exam", place.anchor, named.subject, named.exam), identity("subject", place.anchor, named.subject), named.subject,
+        scan_id, identity("exam", place.people, named.subject, named.exam), identity("subject", place.people, named.subject), named.subject,
         file.kind, modality, place.channel or named.channel or modality, named.key, (file.path,), spacing, place, detached,
     )  # fmt: skip
 

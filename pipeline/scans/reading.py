@@ -3,11 +3,15 @@ not the run."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.scans.child import Allocate, Limits, in_child
+from pipeline.scans.child import Allocate, Limits, Read, in_child
+from pipeline.scans.patience import patiently
+from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
 
 __all__ = ["Limits", "read_scan"]
@@ -18,7 +22,15 @@ def read_scan(kind: str, paths: Sequence[str | Path], limits: Limits = Limits())
     if kind not in READERS:
         raise ValueError(f"kind: {kind!r} is none of {', '.join(sorted(READERS))}; run `vesalius index` again")
     _import_codecs(kind)
-    return in_child(READERS[kind], tuple(str(path) for path in paths), limits)
+    return in_child(partial(_patient, READERS[kind]), tuple(str(path) for path in paths), limits)
+
+
+def _patient(read: Read, paths: tuple[str, ...], allocate: Allocate) -> Volume:
+    """In the child: what the disk fails to give is asked for again."""
+    try:
+        return patiently(read, paths, allocate)
+    except OSError as error:
+        raise Refused(Code.TOO_LARGE if error.errno == errno.ENOMEM else Code.UNREADABLE) from None
 
 
 def _import_codecs(kind: str) -> None:

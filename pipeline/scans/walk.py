@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import Code
 
 
@@ -49,11 +50,15 @@ def _look(path: Path, root: Path) -> tuple[str, Code | None]:
             return "other", None  # the file itself is met under its own name
         if not stat.S_ISREG(path.stat().st_mode):
             return "other", Code.SPECIAL_FILE
-        with path.open("rb") as stream:
-            start = stream.read(348)
+        start = patiently(_beginning, path)
     except (OSError, RuntimeError):
         return "other", Code.LINK if path.is_symlink() else Code.UNREADABLE
     return _kind(path, start)
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(348)
 
 
 def _kind(path: Path, start: bytes) -> tuple[str, Code | None]:

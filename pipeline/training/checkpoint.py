@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.files import digest, sync_folder, write_json
+from pipeline.training.weights import read_tensors
 
 KEEP = 2
 
@@ -49,7 +50,7 @@ def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[s
         if problem:
             complaints.append(f"{path.name}: {problem}; the one before it is used")
             continue
-        return load_file(path / "tensors.safetensors"), json.loads((path / "state.json").read_text()), complaints
+        return read_tensors(path / "tensors.safetensors"), json.loads((path / "state.json").read_text()), complaints
     if complaints:
         raise ValueError(f"{folder}: no checkpoint can be trusted ({'; '.join(complaints)}); remove the folder to begin anew")
     return None

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from pipeline.files import digest, read_json, replacing, write_json
 from pipeline.plugins import load, only, settings
 from pipeline.step import Context, Network
+from pipeline.training.weights import read_tensors
 
 NORMALISATION = (
     "x = clamp((v - low) / (high - low), 0, 1) with v the physical value. CT: low, high = window_hu. MR and PET: low, high = the stated "
@@ -44,7 +45,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> str:
     """Loads a whole network, strictly; returns the file's sha256."""
     if not path.exists():
         raise ValueError(f"{path}: there are no weights; the run that makes them has not finished")
-    state = load_file(path)
+    state = read_tensors(path)
     own = network.state_dict()
     wrong = sorted(
         name for name in own.keys() | state.keys() if name not in own or name not in state or own[name].shape != state[name].shape

@@ -20,7 +20,7 @@ def lease(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             owner = os.pread(handle, 200, 0).decode(errors="replace")
-            raise ValueError(f"{folder}: another process writes this run ({owner}); wait for it or end it") from error
+            raise ValueError(f"{folder}: another process writes here ({owner}); wait for it or end it") from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield

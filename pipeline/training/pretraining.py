@@ -17,6 +17,7 @@ from pipeline.recipe import Recipe, Study
 from pipeline.step import Context
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
+from pipeline.training.guard import check_manifest, check_runs
 from pipeline.training.learner import Learner
 from pipeline.training.lease import lease
 from pipeline.training.loader import Loader
@@ -28,6 +29,8 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
     study, recipe = plan.study_value(), plan.recipe_value(run.recipe)
     folder = where.run(run.run)
     manifest = read_manifest(where.manifest)
+    check_manifest(manifest, where)
+    check_runs(plan, where, run.needs, manifest)
     train, held_out = pool(manifest, study)
     identity = {"recipe_digest": digest_of(plan.recipes[run.recipe]), "seed": run.seed, "manifest_digest": manifest_digest(manifest)}
     with lease(folder):
@@ -131,6 +134,7 @@ def _contract(recipe: Recipe, run: Run, study: Study, train: pd.DataFrame, ident
             "run": run.run,
             "needs": list(run.needs),
             "num_scans": len(train),
+            "saw_test_subjects": bool((train["split"] == "test").any()),
             "vesalius": __version__,
             "torch": torch.__version__,
         },

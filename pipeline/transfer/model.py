@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.files import digest
@@ -13,6 +12,7 @@ from pipeline.plan import Plan
 from pipeline.plugins import load, only, settings
 from pipeline.step import Context, Network
 from pipeline.training.encoder import load_weights
+from pipeline.training.weights import read_tensors
 
 
 class Model(nn.Module):
@@ -83,7 +83,7 @@ def load_initial(network: Network, path: Path, what: Literal["all", "encoder"]) 
         return load_weights(network, path)
     if not path.exists():
         raise ValueError(f"{path}: there are no weights; the run that makes them has not finished")
-    state, prefixes = load_file(path), tuple(network.encoder_keys())
+    state, prefixes = read_tensors(path), tuple(network.encoder_keys())
     own = {name: value for name, value in network.state_dict().items() if name.startswith(prefixes)}
     names = sorted(own.keys() | state.keys())
     wrong = [name for name in names if name not in own or name not in state or own[name].shape != state[name].shape]

@@ -30,16 +30,18 @@ def make_verdict(plan: Plan, where: StudyFolder) -> tuple[pd.DataFrame, dict[str
     """
     study = plan.study_value()
     manifest = read_manifest(where.manifest)
-    stamped = [run for transfer in plan.transfers for run in leakage.check_runs(plan, where, transfer.runs, manifest)]
+    stamped = {transfer.initialisation: leakage.check_runs(plan, where, transfer.runs, manifest) for transfer in plan.transfers}
     tasks = {task: _task(plan, where, task, manifest) for task in plan.tasks}
     planned = [item["primary"] for value in tasks.values() for item in value["initialisations"].values() if item["planned"]]
     correct(planned)
-    rows = [_row(task, name, figures, item) for task, value in tasks.items() for name, item in value["initialisations"].items()
+    rows = [_row(task, name, figures, item, bool(stamped[name]))
+            for task, value in tasks.items() for name, item in value["initialisations"].items()
             for figures in [*([item["primary"]] if item["primary"] else []), *item["curve"]]]  # fmt: skip
     sentences = _add_sentences(tasks, len(planned))
     beside = {
         "against": "scratch", "alpha": ALPHA, "draws": study.verdict.draws, "primary_max_labels": study.verdict.primary_max_labels,
-        "family": len(planned), "stamps": leakage.stamps(plan, stamped), "sentences": sentences, "tasks": tasks,
+        "family": len(planned), "stamps": leakage.stamps(plan, [run for runs in stamped.values() for run in runs]), "sentences": sentences,
+        "tasks": tasks,
     }  # fmt: skip
     beside = _plain(beside)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -99,9 +101,10 @@ def _initialisation(plan: Plan, where: StudyFolder, transfer: Transfer, verdict:
     }  # fmt: skip
 
 
-def _row(task: str, name: str, figures: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+def _row(task: str, name: str, figures: dict[str, Any], item: dict[str, Any], saw_test: bool) -> dict[str, Any]:
     planned = item["planned"] and figures["num_labels"] == "primary"
-    known = {**figures, "task": task, "initialisation": name, "pretrain_steps": item["pretrain_steps"], "planned": planned}
+    own = {"pretrain_steps": item["pretrain_steps"], "planned": planned, "saw_test_subjects": saw_test}
+    known = {**figures, "task": task, "initialisation": name, **own}
     return {column: known.get(column) for column in COLUMNS}
 
 

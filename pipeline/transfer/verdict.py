@@ -7,7 +7,8 @@ task, initialisation; num_labels (a number or ``primary``); num_seeds (different
 and subjects); diff_mean, ci_low, ci_high (difference to scratch at the same sizes, 95 % interval of the crossed bootstrap; empty for
 scratch); p_raw (sign flips over subjects); p_holm (over all planned primary rows of the study, empty elsewhere); wins, ties, losses
 (subjects); num_empty (case, class, seed without anything to overlap); pretrain_steps (with those of runs it continues, 0 from
-scratch); finetune_steps (``primary``: of one seed, all its sizes together); planned (only such rows are confirmatory).
+scratch); finetune_steps (``primary``: of one seed, all its sizes together); planned (only such rows are confirmatory);
+saw_test_subjects (a run that it starts from was shown test subjects, as the study allowed: no honest test).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pipeline.transfer.statistics import Resample, detectable_difference, holm, 
 COLUMNS = (
     "task", "initialisation", "num_labels", "num_seeds", "num_cases", "dice_mean", "diff_mean", "ci_low", "ci_high", "p_raw", "p_holm",
     "wins", "ties", "losses", "num_empty", "pretrain_steps", "finetune_steps", "planned",
+    "saw_test_subjects",
 )  # fmt: skip
 ALPHA = 0.05
 Results = Mapping[int, SizeResults]

@@ -38,6 +38,7 @@ SHARD = (
 def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")]) -> None:
     from pipeline.plan import read_plan
     from pipeline.progress import Progress
+    from pipeline.scans.cohorts import check_cohorts
     from pipeline.scans.identity import make_identity, read_forgotten
     from pipeline.scans.inventory import take_stock
     from pipeline.scans.labelling import check_tasks, match_labels
@@ -52,6 +53,7 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
         raise ValueError(
             f"sources: there is no file in {', '.join(s['path'] for s in plan.study['sources'])}; name the folder of the scans"
         )
+    check_cohorts(found)
     owners = match_labels(found, channels)
     forget(found, read_forgotten(where))
     write_private(where, found)
@@ -78,6 +80,7 @@ def places_of(plan: Plan) -> list[Place]:
             s["origin"],
             s["licence"],
             subject=s["subject"] or "",
+            cohort=s.get("cohort") or "",
         )
         for s in plan.study["sources"]
     ]

@@ -8,7 +8,7 @@ again, so a call that was interrupted continues; scans that left the study leave
 \b
 Examples:
   vesalius preprocess results/demo 00
-  vesalius preprocess results/demo 00 --workers 4
+  vesalius preprocess results/demo 00 --workers 4 --memory-mb 4000
 """
 
 from __future__ import annotations
@@ -38,21 +38,37 @@ def run(
     folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")],
     shard: Annotated[str, typer.Argument(metavar="SHARD", help="A shard of plan.json, such as 00.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes that read scans side by side.")] = 1,
+    memory_mb: Annotated[
+        int | None, typer.Option(min=1, help="Memory that a worker may take for one scan; a larger scan is refused. Default: its share.")
+    ] = None,
 ) -> None:
     from pipeline.plan import read_plan
-    from pipeline.progress import Progress
-    from pipeline.volumes.jobs import process_all
-    from pipeline.volumes.store import Store
+    from pipeline.training.lease import lease
+    from pipeline.volumes.memory import physical_mb
 
     plan, where = read_plan(folder)
     if shard not in plan.shards:
         raise ValueError(f"{where.plan}: the plan has no shard {shard!r}; it has {', '.join(plan.shards)}")
+    with lease(where.root / "shards" / shard):
+        prepare_shard(plan, where, shard, workers, memory_mb or physical_mb() // workers)
+
+
+def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memory_mb: int) -> None:
+    """Every scan of a shard that is not stored yet; then the shard's tables."""
+    from functools import partial
+
+    from pipeline.progress import Progress
+    from pipeline.volumes.jobs import process_all
+    from pipeline.volumes.store import Store
+
+    for left in where.shard(shard).parent.glob(f".{shard}.*.tmp"):
+        left.unlink()  # of a call that was killed: no other writes this shard now
     rows = read_shard(where, shard)
     jobs, outcomes = shard_jobs(plan, where, rows)
     store = Store(where.store)
     remove_departed(plan, where, shard, store)
     with Progress(f"preprocess {shard}", total=max(1, len(jobs)), unit="scan") as progress:
-        for outcome in process_all(jobs, read_source, workers):
+        for outcome in process_all(jobs, partial(read_source, memory_mb=memory_mb), workers, memory_mb):
             outcomes.append(outcome)
             progress.advance()
     refuse_wrong_labels(outcomes)
@@ -75,6 +91,7 @@ def read_shard(where: StudyFolder, shard: str) -> pd.DataFrame:
 def shard_jobs(plan: Plan, where: StudyFolder, rows: pd.DataFrame) -> tuple[list[Job], list[Outcome]]:
     """What there is to do, and exams refused because a channel is missing or there twice."""
     from pipeline.files import digest, digest_of
+    from pipeline.scans.patience import patiently
     from pipeline.volumes.jobs import Job, Outcome, Part
 
     channels = plan.study["channels"]
@@ -89,7 +106,7 @@ def shard_jobs(plan: Plan, where: StudyFolder, rows: pd.DataFrame) -> tuple[list
         ordered = group.set_index("channel", drop=False).loc[channels] if channels else group
         parts = tuple(Part(row.scan_id, row.kind, files.get(row.scan_id, ()), row.modality, row.channel) for row in ordered.itertuples())
         found = {task: path for part in reversed(parts) for task, path in labels.get(part.scan_id, {}).items()}
-        content = digest_of([list(ordered["content"]), {task: digest(path) for task, path in sorted(found.items())}])
+        content = digest_of([list(ordered["content"]), {task: patiently(digest, path) for task, path in sorted(found.items())}])
         identity = {key: str(ordered.iloc[0][key]) for key in ("exam_id", "subject_id", "origin", "licence")}
         scan_id = volume_id(ordered.iloc[0]["scan_id"], identity["exam_id"], channels)
         sources = {task: ("nifti", (path,)) for task, path in sorted(found.items())}
@@ -142,14 +159,14 @@ def settings_of(plan: Plan, where: StudyFolder) -> dict[str, Any]:
     return settings
 
 
-def read_source(kind: str, paths: tuple[str, ...]) -> Volume:
+def read_source(kind: str, paths: tuple[str, ...], memory_mb: int) -> Volume:
     """A scan or its labels, or why not."""
     from pipeline.scans.quarantine import REASONS, Refused
-    from pipeline.scans.reading import read_scan
+    from pipeline.scans.reading import Limits, read_scan
     from pipeline.volumes.jobs import RefusedVolumeError
 
     try:
-        return read_scan(kind, paths)
+        return read_scan(kind, paths, Limits(memory_mb=min(memory_mb, Limits.memory_mb)))
     except Refused as error:
         raise RefusedVolumeError(error.code.value, *REASONS[error.code]) from error
 

@@ -3,8 +3,8 @@
 digest: sha256 of the canonical voxels and their shape; spacing is left out, because copies circulate with a rewritten one.
 
 sketch: the smallest 64-bit hashes of 5 x 5 in-plane neighbourhoods (a bottom-k sketch: Broder 1997, of shingles: here patches of
-voxels). Which patches are hashed depends on voxel values alone and a hash does not change under flips, so that a crop along
-any axis, a re-stacked series or a mirrored copy shares hashes with its original wherever voxels are equal.
+voxels). Which patches are hashed depends on voxel values alone and a hash does not change under flips and quarter turns in plane, so
+that a crop along any axis, a re-stacked series, a mirrored or turned copy shares hashes with its original wherever voxels are equal.
 
 thumbnail: the body's box at 32^3, ranks instead of values: what is left to compare once noise or interpolation changed every voxel.
 """
@@ -15,6 +15,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 from scipy.stats import rankdata
 
 from anatomy.grid import Grid
@@ -82,7 +83,7 @@ def sketch(voxels: np.ndarray) -> np.ndarray:
     for i in range(-2, 3):
         for j in range(-2, 3):
             neighbour = codes[d + (2 + i), h + (2 + j), w]
-            total += mixed[neighbour] * _mix(np.uint64(977 + 3 * abs(i) + abs(j)))
+            total += mixed[neighbour] * _mix(np.uint64(977 + 3 * max(abs(i), abs(j)) + min(abs(i), abs(j))))
             equal += neighbour == centre
             np.minimum(least, neighbour.view(np.int16), out=least)
             np.maximum(greatest, neighbour.view(np.int16), out=greatest)
@@ -93,7 +94,8 @@ def sketch(voxels: np.ndarray) -> np.ndarray:
 def thumbnail(volume: Volume, body: np.ndarray) -> np.ndarray:
     """(32, 32, 32) uint8: ranks of the values in the body's box, after 256 levels between their 0.5 and 99.5 percentiles.
 
-    Outside the body all are equal, or noise in air would take most of the ranks.
+    Outside the body all are equal, or noise in air would take most of the ranks. Lungs are inside, whether or not the threshold
+    that found the body, which another window moves, left them open to the outside.
     """
     spans = [np.flatnonzero(body.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     boxed = volume.cropped(tuple(int(s[0]) for s in spans), tuple(int(s[-1]) + 1 for s in spans))
@@ -101,10 +103,19 @@ def thumbnail(volume: Volume, body: np.ndarray) -> np.ndarray:
     coarse = unit.resampled(tuple(n / THUMBNAIL for n in unit.shape))
     small = resample(Volume(boxed.voxels[:1], unit), coarse).voxels[0].astype(np.float32)
     inside = resample_mask(body[tuple(slice(int(s[0]), int(s[-1]) + 1) for s in spans)], unit, coarse)
-    small = np.where(inside, small, small.min())
+    small = np.where(_filled(inside), small, small.min())
     low, high = np.percentile(small, (0.5, 99.5))
     steps = np.rint(np.clip((small - low) / max(high - low, 1e-12), 0, 1) * (LEVELS - 1))
     return np.rint(rankdata(steps) * (255.0 / steps.size)).astype(np.uint8).reshape((THUMBNAIL,) * 3)
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The mask with the holes that any plane through it shows closed around."""
+    filled = ndimage.binary_closing(np.pad(mask, 2), iterations=2)[2:-2, 2:-2, 2:-2] | mask
+    for axis in range(3):
+        for plane in np.moveaxis(filled, axis, 0):
+            plane[...] = ndimage.binary_fill_holes(plane)
+    return filled
 
 
 def _whole(voxels: np.ndarray) -> np.ndarray:

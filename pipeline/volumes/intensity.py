@@ -44,6 +44,15 @@ def to_stored(
     return np.stack(stored), Contract(*(tuple(column) for column in zip(*rows, strict=True)))
 
 
+def foreground(stored: np.ndarray, body: np.ndarray, modalities: tuple[str, ...], contract: Contract) -> list[dict[str, float] | None]:
+    """Of each channel but CT, whose values mean something by themselves: mean and standard deviation of the body, in the file's values."""
+    found: list[dict[str, float] | None] = []
+    for channel, modality, slope, inter in zip(stored, modalities, contract.slope, contract.inter, strict=True):
+        inside = channel[body].astype(np.float64) if modality != "CT" else np.empty(0)
+        found.append({"mean": float(inside.mean()) * slope + inter, "std": float(inside.std()) * slope} if inside.size else None)
+    return found
+
+
 def _ct(channel: np.ndarray, window_hu: tuple[float, float]) -> tuple[np.ndarray, tuple[float, ...]]:
     return _to_int16(channel), (float(window_hu[0]), float(window_hu[1]), 1.0, 0.0)
 

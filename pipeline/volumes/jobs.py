@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 
 from pipeline.files import digest_of
+from pipeline.volumes.memory import at_most
 from pipeline.volumes.preparation import LabelsOffGridError, LowInformationError, guess_modality, prepare
 from pipeline.volumes.resample import onto
 from pipeline.volumes.store import Store
 from pipeline.volumes.volume import Volume
 
-FORMAT = 1  # of the store: raise it when the same settings give other bytes
+FORMAT = 2  # of the store: raise it when the same settings give other bytes
 KNOWN = ("CT", "MR", "PT")
+TOO_LARGE = (
+    "TOO_LARGE",
+    "Preparing the scan takes more memory than a worker may use.",
+    "Give each worker more: `vesalius preprocess --memory-mb`, or mem_mb of the rule preprocess.",
+)
 Reader = Callable[[str, tuple[str, ...]], Volume]
 
 
@@ -72,11 +78,20 @@ class Outcome:
     kept: bool = False
 
 
-def process(job: Job, read: Reader) -> Outcome:
-    """Reads, prepares and stores one volume, unless it is stored already."""
+def process(job: Job, read: Reader, memory_mb: int | None = None) -> Outcome:
+    """Reads, prepares and stores one volume, unless it is stored already. What takes more memory than ``memory_mb`` is refused."""
     store = Store(job.store)
     if is_done(job, store):
         return Outcome(job.scan_id, kept=True)
+    try:
+        with at_most(memory_mb):
+            return _made(job, read, store)
+    except MemoryError:
+        store.remove(job.scan_id)
+        return Outcome(job.scan_id, *TOO_LARGE)
+
+
+def _made(job: Job, read: Reader, store: Store) -> Outcome:
     try:
         volume, modalities = read_parts(job.parts, read)
         labels = {task: read(*source) for task, source in job.labels.items()}
@@ -115,10 +130,10 @@ def read_parts(parts: tuple[Part, ...], read: Reader) -> tuple[Volume, tuple[str
     return Volume(np.concatenate([channel.astype(np.float32) for channel in laid]), grid), modalities
 
 
-def process_all(jobs: list[Job], read: Reader, workers: int = 1) -> Iterator[Outcome]:
+def process_all(jobs: list[Job], read: Reader, workers: int = 1, memory_mb: int | None = None) -> Iterator[Outcome]:
     """Outcomes as they come, in any order. Never more jobs are under way than twice the workers, so that memory stays bounded."""
     if workers == 1 or len(jobs) < 2:
-        yield from (process(job, read) for job in jobs)
+        yield from (process(job, read, memory_mb) for job in jobs)
         return
     from multiprocessing import get_context
 
@@ -126,7 +141,7 @@ def process_all(jobs: list[Job], read: Reader, workers: int = 1) -> Iterator[Out
         waiting, running = iter(jobs), set()
         while True:
             while len(running) < 2 * workers and (job := next(waiting, None)):
-                running.add(pool.submit(process, job, read))
+                running.add(pool.submit(process, job, read, memory_mb))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -11,7 +11,7 @@ import numpy as np
 from anatomy.body import body_box_mm, body_mask
 from anatomy.grid import Grid
 from pipeline.volumes.fingerprint import Fingerprint, fingerprint
-from pipeline.volumes.intensity import Contract, to_stored
+from pipeline.volumes.intensity import Contract, foreground, to_stored
 from pipeline.volumes.resample import resample, resample_labels, resample_mask, target_grid
 from pipeline.volumes.volume import Volume
 
@@ -54,6 +54,7 @@ def prepare(
     crop_body: bool = True,
     window_hu: tuple[float, float] = (-1000.0, 1000.0),
     percentiles: tuple[float, float] = (0.5, 99.5),
+    keep_thick: bool = True,
 ) -> Prepared:
     """``modalities`` names one a channel; the body is that of the first channel. Labels are volumes of one channel by task.
 
@@ -68,7 +69,7 @@ def prepare(
     low, high = _kept(body, masks) if crop_body else ((0, 0, 0), volume.grid.shape)
     window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     native = volume.cropped(low, high)
-    grid = target_grid(native.grid, spacing_mm)
+    grid = target_grid(native.grid, spacing_mm, keep_thick)
     stored_body = resample_mask(body[window], native.grid, grid)
     small = resample(native, grid)
     try:
@@ -79,10 +80,9 @@ def prepare(
         raise LowInformationError(str(error)) from error
     resampled = {task: resample_labels(np.ascontiguousarray(mask[window]), native.grid, grid) for task, mask in masks.items()}
     meta = {
-        **_grid_meta(grid, contract, modalities),
-        "body_low_mm": box[0].tolist(),
-        "body_high_mm": box[1].tolist(),
+        **_grid_meta(grid, contract, modalities, box),
         "digest": prints.digest,
+        "foreground": foreground(voxels, stored_body, modalities, contract),
         "label_values": {task: np.unique(mask).tolist() for task, mask in resampled.items()},
     }
     return Prepared(voxels, stored_body, meta, resampled, prints)
@@ -102,11 +102,13 @@ def check_information(volume: Volume) -> None:
             raise LowInformationError(f"{counts.max() / channel.size:.1%} of its voxels have one value")
 
 
-def _grid_meta(grid: Grid, contract: Contract, modalities: tuple[str, ...]) -> dict[str, Any]:
+def _grid_meta(grid: Grid, contract: Contract, modalities: tuple[str, ...], box: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
     """Where the stored voxels lie, and what their values mean."""
     return {
         "spacing_mm": list(grid.spacing_mm),
         "affine": grid.affine.ravel().tolist(),
+        "body_low_mm": box[0].tolist(),
+        "body_high_mm": box[1].tolist(),
         "modalities": list(modalities),
         "window_low": list(contract.window_low),
         "window_high": list(contract.window_high),

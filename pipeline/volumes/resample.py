@@ -21,16 +21,17 @@ SAME_MM = 1e-3
 Taps = tuple[np.ndarray, np.ndarray] | None
 
 
-def target_grid(grid: Grid, spacing_mm: tuple[float, float, float] | Literal["native"]) -> Grid:
+def target_grid(grid: Grid, spacing_mm: tuple[float, float, float] | Literal["native"], keep_thick: bool = True) -> Grid:
     """The grid a canonical volume is stored on. It is the grid itself where nothing changes.
 
-    An axis whose spacing is more than 3 times the smallest one is not made finer: that would only invent slices.
+    An axis whose spacing is more than 3 times the smallest one is not made finer, unless ``keep_thick`` is False: that would only
+    invent slices.
     """
     if spacing_mm == "native":
         return grid
     native = grid.spacing_mm
     wanted = tuple(
-        old if (old > THICK * min(native) and new < old) or abs(new - old) < SAME_MM else float(new)
+        old if (keep_thick and old > THICK * min(native) and new < old) or abs(new - old) < SAME_MM else float(new)
         for old, new in zip(native, spacing_mm, strict=True)
     )
     return grid if wanted == native else grid.resampled(wanted)
@@ -52,11 +53,12 @@ def resample_mask(mask: np.ndarray, old: Grid, new: Grid) -> np.ndarray:
 def resample_labels(labels: np.ndarray, old: Grid, new: Grid) -> np.ndarray:
     """(D, H, W) uint8 -> uint8: each value is resampled as a mask of its own, and the value of most weight wins (0 on a tie).
 
-    Nearest neighbours would tear thin structures where the grid gets coarser. Only the box around a value is worked on.
+    Nearest neighbours would tear thin structures where the grid gets coarser. Between thick slices that are made finer the nearest one
+    decides: what lies between two outlines there nobody drew. Only the box around a value is worked on.
     """
     if new is old:
         return labels
-    taps = _all_taps(old, new)
+    taps = _label_taps(old, new)
     best = np.zeros(new.shape, dtype=np.uint8)
     weight = _filter((labels == 0).astype(np.float32), taps)
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -91,6 +93,17 @@ def onto(volume: Volume, grid: Grid, fill: float) -> Volume:
 def _all_taps(old: Grid, new: Grid) -> list[Taps]:
     """Per axis (indices (n, T), weights (n, T) float32), or None where the axis stays as it is."""
     return [_taps(n, m, a, b) for n, m, a, b in zip(old.shape, new.shape, old.spacing_mm, new.spacing_mm, strict=True)]
+
+
+def _label_taps(old: Grid, new: Grid) -> list[Taps]:
+    """As ``_all_taps``, but one tap of weight 1 along an axis of thick slices that gets finer."""
+    taps = _all_taps(old, new)
+    for axis, (n, m, a, b) in enumerate(zip(old.shape, new.shape, old.spacing_mm, new.spacing_mm, strict=True)):
+        if a > THICK * min(old.spacing_mm) and b < a and taps[axis] is not None:
+            centre = (n - 1) / 2 + (np.arange(m) - (m - 1) / 2) * b / a
+            nearest = np.clip(np.ceil(centre - 0.5), 0, n - 1).astype(np.int64)
+            taps[axis] = nearest[:, None], np.ones((m, 1), dtype=np.float32)
+    return taps
 
 
 def _taps(num_old: int, num_new: int, old_mm: float, new_mm: float) -> Taps:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+PEOPLE = ("cluster_id", "subject_id", "exam_id", "digest")
+
 
 def cluster_subjects(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """scan_id -> cluster_id for rows of scan_id, exam_id, subject_id, digest; pairs are twins by scan id.
@@ -57,6 +59,23 @@ def assign_splits(labelled: Mapping[str, Iterable[str]], test: int, validation: 
             )
         split.update(dict.fromkeys(left[:validation], "validation"))
     return split
+
+
+def divided(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]] = ()) -> str:
+    """What is in several splits and must not be (a cluster, subject, exam, voxel digest, or a pair of twins), in words; "" if nothing is.
+
+    ``frame`` has scan_id, split, twin_of and the columns of people. Splits that ``assign_splits`` made never are divided; a manifest that
+    was edited, or put together from two, may be.
+    """
+    split = dict(zip(frame["scan_id"], frame["split"], strict=True))
+    for column in PEOPLE:
+        counts = frame.groupby(column)["split"].nunique()
+        torn = counts.index[counts > 1]
+        if len(torn):
+            return f"{len(torn)} values of {column} stand in several splits, such as {torn[0]}"
+    named = [(row.scan_id, row.twin_of) for row in frame.itertuples() if row.twin_of]
+    torn = [pair for pair in [*named, *pairs] if pair[0] in split and pair[1] in split and split[pair[0]] != split[pair[1]]]
+    return f"{len(torn)} pairs of twins stand in two splits, such as {torn[0][0]} and {torn[0][1]}" if torn else ""
 
 
 def originals(frame: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

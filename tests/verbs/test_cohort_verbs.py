@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import typer
 import yaml
+from scipy import ndimage
 
 from pipeline.files import write_json
 from pipeline.folder import StudyFolder
@@ -29,8 +30,10 @@ def write_person(data, number):
     rng = np.random.default_rng(number)
     x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
     blob = np.exp(-3 * ((x - rng.uniform(-0.3, 0.3)) ** 2 + y**2 + (z - rng.uniform(-0.3, 0.3)) ** 2))
+    texture = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.5)  # each person's own, or all were twins
     for sequence, scale in (("T1", 900), ("FLAIR", 400)):
-        save(data / "images" / f"Mallory{number}_{sequence}.nii.gz", (scale * blob + rng.normal(50, 10, SHAPE)).astype(np.int16))
+        picture = scale * (blob + 0.2 * texture / texture.std())
+        save(data / "images" / f"Mallory{number}_{sequence}.nii.gz", (picture + rng.normal(50, 10, SHAPE)).astype(np.int16))
     save(data / "labels" / f"Mallory{number}.nii.gz", (blob > 0.5).astype(np.uint8))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anatomy.grid import Grid
-from pipeline.volumes.intensity import RANGE, to_stored
+from pipeline.volumes.intensity import RANGE, foreground, to_stored
 from pipeline.volumes.volume import Volume
 
 
@@ -57,3 +57,16 @@ def test_each_channel_has_its_own_contract() -> None:
 def test_a_body_of_one_value_is_refused() -> None:
     with pytest.raises(ValueError, match="both 7"):
         to_stored(volume(np.full((8, 8, 8), 7.0)), np.ones((8, 8, 8), bool), ("MR",))
+
+
+def test_foreground_statistics_are_those_of_the_body_in_the_files_own_values() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.gamma(3, 100, size=(20, 20, 20))
+    body = np.zeros(picture.shape, bool)
+    body[5:15] = True
+    picture[~body] = 0
+    stored, contract = to_stored(volume(picture, picture - 900), body, ("PT", "CT"))
+    pet, ct = foreground(stored, body, ("PT", "CT"), contract)
+    assert ct is None
+    assert pet["mean"] == pytest.approx(picture[body].mean(), rel=1e-3)
+    assert pet["std"] == pytest.approx(picture[body].std(), rel=1e-3)

@@ -60,6 +60,7 @@ def test_nothing_is_touched_where_spacing_matches(phantom: Volume) -> None:
 def test_thick_slices_are_not_made_finer_but_may_be_made_coarser() -> None:
     thick = Grid.of((64, 64, 10), (1.0, 1.0, 5.0))
     assert target_grid(thick, (1.5, 1.5, 1.5)).spacing_mm == (1.5, 1.5, 5.0)
+    assert target_grid(thick, (1.5, 1.5, 1.5), keep_thick=False).spacing_mm == (1.5, 1.5, 1.5)
     assert target_grid(thick, (6.0, 6.0, 6.0)).spacing_mm == (6.0, 6.0, 6.0)
     assert target_grid(Grid.of((64, 64, 10), (1.0, 1.0, 2.5)), (1.5, 1.5, 1.5)).spacing_mm == (1.5, 1.5, 1.5)
 
@@ -107,3 +108,27 @@ def test_a_scan_is_laid_onto_the_grid_of_another() -> None:
     np.testing.assert_allclose(result.voxels[0], positions(target) @ [1.0, -2.0, 0.5], atol=0.1)
     outside = onto(Volume(voxels, source), Grid.of((4, 4, 4), (1, 1, 1), (500, 0, 0)), fill=-999)
     np.testing.assert_array_equal(outside.voxels, -999)
+
+
+def test_labels_between_thick_slices_are_those_of_the_nearest_slice() -> None:
+    rng = np.random.default_rng(0)
+    labels = (ndimage.gaussian_filter(rng.normal(size=(24, 24, 6)), (3, 3, 0)) > 0).astype(np.uint8) * 7
+    old = Grid.of(labels.shape, (1, 1, 5))
+    new = target_grid(old, (1, 1, 1), keep_thick=False)
+    result = resample_labels(labels, old, new)
+    assert result.shape == (24, 24, 30)
+    np.testing.assert_array_equal(result, np.repeat(labels, 5, axis=2))
+
+
+def test_a_zone_plate_does_not_alias_where_the_grid_gets_coarser() -> None:
+    """Its rings get finer outwards: beyond the new grid's Nyquist frequency must be grey, where picking voxels would draw new rings."""
+    index = np.arange(160) - 79.5
+    plane = np.cos(np.pi / 2 * (index[:, None] ** 2 + index**2) / 80 * 0.9)
+    grid = Grid.of((160, 160, 4), (1, 1, 1))
+    voxels = np.repeat(plane[..., None], 4, axis=2).astype(np.float32)[None]
+    coarse = resample(Volume(voxels, grid), grid.resampled((4, 4, 1))).voxels[0, :, :, 0]
+    radius = 4 * np.hypot(*np.meshgrid(*[np.arange(40) - 19.5] * 2))
+    beyond = (radius > 50) & (radius < 76)  # a period of 2.8 to 3.5 mm, less than two new voxels
+    assert coarse[beyond].std() < 0.1
+    assert plane[2::4, 2::4][beyond].std() > 0.6
+    assert coarse[radius < 8].std() > 0.1

@@ -9,7 +9,7 @@ from anatomy.body import body_mask
 from anatomy.grid import Grid
 from pipeline.volumes.fingerprint import Fingerprint, fingerprint, voxel_digest
 from pipeline.volumes.resample import resample
-from pipeline.volumes.twins import find_twins, likeness, nominate
+from pipeline.volumes.twins import find_twins, likeness, nominate, posed
 from pipeline.volumes.volume import Volume
 
 
@@ -35,6 +35,8 @@ DISGUISES: dict[str, tuple[str, Callable[[Volume], Volume]]] = {
     "another axis order": ("voxels", turned),
     "floats": ("voxels", lambda v: Volume(v.voxels.astype(np.float32), v.grid)),
     "a crop in z": ("patches", lambda v: v.cropped((0, 0, 8), (*v.grid.shape[:2], 26))),
+    "a quarter turn in plane": ("patches", lambda v: Volume(v.voxels.transpose(0, 2, 1, 3)[:, ::-1], Grid.of((48, 40, 36), (2, 2, 2.5)))),
+    "coronal slices as axial ones": ("likeness", lambda v: Volume(v.voxels.transpose(0, 1, 3, 2), Grid.of((40, 36, 48), (2, 2.5, 2)))),
     "a crop in plane": ("patches", lambda v: v.cropped((8, 10, 0), (30, 34, v.grid.shape[2]))),
     "a mirror": ("patches", lambda v: Volume(v.voxels[:, ::-1, ::-1], v.grid)),
     "every second slice": ("patches", lambda v: Volume(v.voxels[..., ::2], Grid.of((*v.grid.shape[:2], 18), (2, 2, 5)))),
@@ -97,4 +99,8 @@ def test_likeness_is_one_for_itself_and_the_mirror_is_nominated(make_phantom: Ca
     thumbnails = np.stack([prints(make_phantom(seed)).thumbnail for seed in range(3)])
     assert likeness(thumbnails[0], thumbnails[0]) == pytest.approx(1.0)
     both = np.stack([thumbnails[0], thumbnails[0][::-1, :, ::-1]])
-    assert nominate(both) == [(0, 1, (-1, 1, -1))]
+    assert nominate(both) == [(0, 1, ((0, 1, 2), (-1, 1, -1)))]
+    both = np.stack([thumbnails[0], thumbnails[0].transpose(2, 0, 1)[:, ::-1]])
+    for first, second in (both, both[::-1]):
+        ((_, _, pose),) = nominate(np.stack([first, second]))
+        np.testing.assert_array_equal(posed(second, pose), first)

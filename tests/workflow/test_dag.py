@@ -13,8 +13,8 @@ def test_everything_runs_once_and_after_what_it_needs(once):
     assert len(calls) == len(place) == 18
     for first, second in (
         ("sample", "index"),
-        ("index", "preprocess 00"),
-        ("preprocess 01", "split"),
+        ("index", "preprocess 00 --memory-mb 6000"),
+        ("preprocess 01 --memory-mb 6000", "split"),
         ("split", "pretrain r-s0-aa"),
         ("pretrain r-s0-aa", "embed r-s0-aa"),
         ("embed r-s0-aa", "discover r-s0-words"),
@@ -45,7 +45,7 @@ def test_a_new_scan_wakes_its_shard_and_what_reads_the_manifest(finished):
     (finished.root / "scans" / "01-three").write_text("new")
     code, output, calls = finished.snakemake()
     assert code == 0, output
-    assert calls[:3] == ["index", "preprocess 01", "split"]
+    assert calls[:3] == ["index", "preprocess 01 --memory-mb 6000", "split"]
     assert set(calls) >= TRAINING
 
 

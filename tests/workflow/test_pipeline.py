@@ -135,6 +135,7 @@ def test_the_verdict_has_its_columns_and_says_what_it_compares(study):
         "pretrain_steps",
         "finetune_steps",
         "planned",
+        "saw_test_subjects",
     ]
     assert set(table["initialisation"]) == {"scratch", "restoration", "transvw"}
     assert (table["num_cases"] == 2).all()

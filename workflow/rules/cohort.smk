@@ -51,7 +51,7 @@ rule preprocess:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     shell:
-        "vesalius preprocess {params.folder:q} {wildcards.shard:q} 2>&1 | tee -i {log:q}"
+        "vesalius preprocess {params.folder:q} {wildcards.shard:q} --memory-mb {resources.mem_mb:q} 2>&1 | tee -i {log:q}"
 
 
 checkpoint split:
