@@ -119,6 +119,10 @@ class Source(Config):
         description="Regular expression that finds the subject in a NIfTI or MetaImage file's path below the source, without its ending: "
         "its first group, or all that it matches. For folders with several volumes of one person, such as patient001_ED and patient001_ES.",
     )
+    four_d: Literal["refuse", "first", "split"] = Field(
+        "refuse",
+        description="4-D NIfTI files: refuse them, take the first volume, or take every volume as a scan of one exam.",
+    )
     origin: str = Field("the user's own scans", description="Where they come from, fit to be published.")
     licence: str = Field("not stated", description="Their licence.")
 

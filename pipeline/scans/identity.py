@@ -5,7 +5,7 @@ An id is 16 characters [a-z2-7] of HMAC-SHA256. The key is made on first use in 
 everywhere. ``<private>/<study>-<hash of where its results lie>/crosswalk.tsv`` (mode 0600) leads back to the user's own names:
 
 file_id; path; kind (``scan``, ``labels`` or ``other``); scan_id, exam_id, subject_id (empty for other files); subject (the user's own
-name); task (of a label file).
+name); task (of a label file). A file that holds several scans has a row for each.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def write_crosswalk(where: StudyFolder, rows: list[dict[str, str]]) -> Path:
     folder = study_private(where)
     _private(folder)
     path = folder / "crosswalk.tsv"
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).fillna("").sort_values(["path"], ignore_index=True)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).fillna("").sort_values(["path", "scan_id"], ignore_index=True)
     with replacing(path) as temporary:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600))
         frame.map(_escaped).to_csv(temporary, sep="\t", index=False)

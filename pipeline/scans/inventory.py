@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
+from anatomy.grid import Grid
 from pipeline.files import digest_of
-from pipeline.scans import dicom, stack
+from pipeline.scans import dicom
+from pipeline.scans.frames import unfolded
 from pipeline.scans.identity import Identity
 from pipeline.scans.naming import Named, name_of
 from pipeline.scans.quarantine import Code, Refused
+from pipeline.scans.stack import grid_of
 from pipeline.scans.walk import Found, stem_of, walk
 
 DETACHED = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")  # voxels of a header file of the same stem
@@ -33,11 +34,13 @@ class Place:
     licence: str = ""
     task: str = ""  # of a folder of labels
     subject: str = ""  # pattern that finds the subject in a file's path
+    four_d: str = "refuse"  # first, split: which volumes of a 4-D file are scans
 
 
 @dataclass(frozen=True)
 class File:
-    """One file; ``status`` is volume, companion, not_image, quarantined or forgotten."""
+    """One file; ``status`` is volume, companion, not_image, quarantined or forgotten. Several scans in one file (stacks of an enhanced
+    DICOM object, volumes of a 4-D file) stand in ``scan_id`` with spaces between."""
 
     file_id: str
     path: Path
@@ -48,10 +51,15 @@ class File:
     scan_id: str = ""
     kind: str = "other"
 
+    @property
+    def scan_ids(self) -> tuple[str, ...]:
+        return tuple(self.scan_id.split())
+
 
 @dataclass(frozen=True)
 class Found3D:
-    """A scan: which files it is made of, and what their headers and names say of it. ``key`` is what its label file is called."""
+    """A scan: which files it is made of, and what their headers and names say of it. ``key`` is what its label file is called; ``kind`` as
+    in ``scans.reading``; shape and spacing run along Right, Anterior, Superior."""
 
     scan_id: str
     exam_id: str
@@ -64,14 +72,17 @@ class Found3D:
     paths: tuple[Path, ...]
     spacing_mm: tuple[float, ...]
     place: Place
+    shape: tuple[int, ...] = ()
 
 
 @dataclass
 class Inventory:
-    """What stands in the study's folders."""
+    """What stands in the study's folders. ``parts``: volumes that were refused of a file that is accounted for by another of its volumes;
+    each is that file with the code and the scan id."""
 
     files: list[File] = field(default_factory=list)
     scans: list[Found3D] = field(default_factory=list)
+    parts: list[File] = field(default_factory=list)
 
 
 def take_stock(
@@ -127,34 +138,46 @@ def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, fou
     files = {str(header.path): file for file, header in slices}
     for series in dicom.group([header for _, header in slices]):
         own = [files[str(item.path)] for item in series.slices]
-        first = series.first
-        scan_id = identity("scan", *(str(part) for part in first.key))
         try:
-            spacing = () if first.enhanced else _series_spacing(series)
+            volumes = unfolded(series)
         except Refused as refused:
+            scan_id = identity("scan", *(str(part) for part in series.first.key))
             found.files += [replace(file, status="quarantined", code=refused.code, scan_id=scan_id) for file in own]
             continue
-        patient = first.patient.strip("\x1f ")
-        subject = first.patient if patient else f"study\x1f{first.study}"
-        parents = {PurePosixPath(file.relative).parent.name for file in own}
-        key = (parents.pop() or own[0].place.path.name) if len(parents) == 1 else ""
-        place = own[0].place
-        found.scans.append(Found3D(
-            scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, "dicom",
-            first.modality, place.channel or first.modality, key, tuple(file.path for file in own), spacing, place,
-        ))  # fmt: skip
-        found.files += [replace(file, status="volume", scan_id=scan_id) for file in own]
+        scans: list[Found3D] = []
+        refusals: list[tuple[str, Code]] = []
+        for kind, volume in volumes:
+            scan_id = identity("scan", *(str(part) for part in volume.first.key))
+            try:
+                scans.append(_series_scan(kind, volume, own, scan_id, identity))
+            except Refused as refused:
+                refusals.append((scan_id, refused.code))
+        _account(own, scans, refusals, found)
 
 
-def _series_spacing(series: dicom.Series) -> tuple[float, ...]:
-    """Along Right, Anterior, Superior; the geometry is checked on the way."""
-    slices = stack.ordered(series.slices)
-    planes = [stack.Plane(np.asarray(item.position), np.asarray(item.orientation), item.spacing) for item in slices]
-    _, affine = stack.along_normal(planes)
-    from anatomy.grid import Grid
+def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str, identity: Identity) -> Found3D:
+    """Raises ``Refused`` where the slices are no regular stack."""
+    grid, first = grid_of(volume.slices).canonical()[0], volume.first
+    patient = first.patient.strip("\x1f ")
+    subject = first.patient if patient else f"study\x1f{first.study}"
+    parents = {PurePosixPath(file.relative).parent.name for file in own}
+    key = (parents.pop() or own[0].place.path.name) if len(parents) == 1 else ""
+    place = own[0].place
+    return Found3D(
+        scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, kind,
+        first.modality, place.channel or first.modality, key, tuple(file.path for file in own), grid.spacing_mm, place, grid.shape,
+    )  # fmt: skip
 
-    rows, columns = slices[0].shape
-    return Grid((columns, rows, len(slices)), stack.LPS_TO_RAS @ affine).canonical()[0].spacing_mm
+
+def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory) -> None:
+    """Files by the volumes that they hold: quarantined where every one was refused."""
+    found.scans += scans
+    if scans:
+        found.files += [replace(file, status="volume", scan_id=" ".join(scan.scan_id for scan in scans)) for file in own]
+    else:
+        (scan_id, code), *refusals = refusals
+        found.files += [replace(file, status="quarantined", code=code, scan_id=scan_id) for file in own]
+    found.parts += [replace(file, status="quarantined", code=code, scan_id=scan_id) for scan_id, code in refusals for file in own]
 
 
 def _take_volume(file: File, identity: Identity, channels: Sequence[str], found: Inventory) -> None:
@@ -162,31 +185,40 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], found:
     if named.is_labels:
         found.files.append(replace(file, status="companion"))
         return
-    scan_id = identity("scan", file.place.anchor, file.relative)
+    whole = identity("scan", file.place.anchor, file.relative)
     try:
-        spacing = _header_spacing(file)
+        numbers, grid = _volumes_in(file)
     except Refused as refused:
-        found.files.append(replace(file, status="quarantined", code=refused.code, scan_id=scan_id))
+        found.files.append(replace(file, status="quarantined", code=refused.code, scan_id=whole))
         return
-    found.files.append(replace(file, status="volume", scan_id=scan_id))
-    found.scans.append(_scan_of(file, named, scan_id, spacing, identity))
+    scans = []
+    for number in numbers:
+        scan_id = whole if number is None else identity("scan", file.place.anchor, file.relative, str(number))
+        kind = file.kind if number is None else f"{file.kind}:{number}"
+        scans.append(_scan_of(file, named, scan_id, kind, grid, identity))
+    _account([file], scans, [], found)
 
 
-def _scan_of(file: File, named: Named, scan_id: str, spacing: tuple[float, ...], identity: Identity) -> Found3D:
+def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, identity: Identity) -> Found3D:
     place = file.place
     modality = named.modality or place.modality
     return Found3D(
         scan_id, identity("exam", place.anchor, named.subject, named.exam), identity("subject", place.anchor, named.subject), named.subject,
-        file.kind, modality, place.channel or named.channel or modality, named.key, (file.path,), spacing, place,
+        kind, modality, place.channel or named.channel or modality, named.key, (file.path,), grid.spacing_mm, place, grid.shape,
     )  # fmt: skip
 
 
-def _header_spacing(file: File) -> tuple[float, ...]:
-    if file.kind == "nifti":
-        from pipeline.scans.nifti import read_grid
-    else:
-        from pipeline.scans.metaimage import read_grid
-    return read_grid(file.path).canonical()[0].spacing_mm
+def _volumes_in(file: File) -> tuple[Sequence[int | None], Grid]:
+    """(numbers of the volumes to take, their canonical grid): the one without a number of a 3-D file, else by the place's policy."""
+    if file.kind != "nifti":
+        from pipeline.scans.metaimage import read_grid as metaimage_grid
+
+        return [None], metaimage_grid(file.path).canonical()[0]
+    from pipeline.scans.nifti import count_volumes, read_grid
+
+    count = count_volumes(file.path) if file.place.four_d != "refuse" else 1
+    grid = read_grid(file.path, four_d=count > 1).canonical()[0]
+    return [None] if count == 1 else range(count if file.place.four_d == "split" else 1), grid
 
 
 def _attach_detached(found: Inventory) -> None:

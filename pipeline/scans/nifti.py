@@ -15,11 +15,22 @@ from typing import Any
 import numpy as np
 
 from anatomy.grid import Grid
-from pipeline.scans.nifti_header import MAX_SHEAR, MAX_SIDE, MAX_VOXELS, affine_of, kind_of, offset_of, parse, scaling_of, shape_of
+from pipeline.scans.nifti_header import (
+    MAX_SHEAR,
+    MAX_SIDE,
+    MAX_VOXELS,
+    affine_of,
+    count_of,
+    kind_of,
+    offset_of,
+    parse,
+    scaling_of,
+    shape_of,
+)
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
 
-__all__ = ["MAX_SHEAR", "MAX_SIDE", "MAX_VOXELS", "read_grid", "read_nifti"]
+__all__ = ["MAX_SHEAR", "MAX_SIDE", "MAX_VOXELS", "count_volumes", "read_grid", "read_nifti"]
 
 Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 BEGINNING = 540
@@ -30,32 +41,49 @@ MAX_EXACT = 1 << 24  # the largest whole number up to which float32 has them all
 MAX_VALUE = 1e30
 
 
-def read_nifti(path: Path | str, allocate: Allocate = np.empty) -> Volume:
+def read_nifti(path: Path | str, allocate: Allocate = np.empty, number: int | None = None) -> Volume:
     """voxels (1, D, H, W) after scaling, int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``.
-    ``allocate`` gives the array for the voxels."""
+    ``allocate`` gives the array for the voxels; ``number`` is that of one volume of a 4-D file, which is refused without it."""
     path = Path(path)
     start, stream = _start(path)
     pair = _is_pair(path)
     with stream:
         header, size = parse(start, pair)
-        shape, kind, offset, scaling = shape_of(header), kind_of(header), offset_of(header, size, pair), scaling_of(header)
+        shape, kind, offset, scaling = (
+            shape_of(header, number is not None),
+            kind_of(header),
+            offset_of(header, size, pair),
+            scaling_of(header),
+        )
+        which = (number or 0, count_of(header))
+        if which[0] >= which[1]:
+            raise Refused(Code.CHANGED)
         grid = Grid(shape, affine_of(header, shape))
         if not pair:
-            return Volume(_voxels(path, start, stream, offset, kind, shape, scaling, allocate)[None], grid)
+            return Volume(_voxels(path, start, stream, offset, kind, shape, scaling, allocate, which)[None], grid)
     image = _image_of(path)
     with _opened(image) as stream:
-        return Volume(_voxels(image, b"", stream, offset, kind, shape, scaling, allocate)[None], grid)
+        return Volume(_voxels(image, b"", stream, offset, kind, shape, scaling, allocate, which)[None], grid)
 
 
-def read_grid(path: Path | str) -> Grid:
-    """Where the voxels of a file lie, from its header alone; raises ``Refused``."""
+def read_grid(path: Path | str, four_d: bool = False) -> Grid:
+    """Where the voxels of a file lie, from its header alone; raises ``Refused``. ``four_d``: the file may hold several volumes."""
     start, stream = _start(Path(path))
     with stream:
         pair = _is_pair(Path(path))
         header, size = parse(start, pair)
         kind_of(header), offset_of(header, size, pair), scaling_of(header)
-        shape = shape_of(header)
+        shape = shape_of(header, four_d)
         return Grid(shape, affine_of(header, shape))
+
+
+def count_volumes(path: Path | str) -> int:
+    """How many volumes a file holds, by its header; raises ``Refused``."""
+    start, stream = _start(Path(path))
+    with stream:
+        header = parse(start, _is_pair(Path(path)))[0]
+        shape_of(header, four_d=True)
+        return count_of(header)
 
 
 def is_compressed(start: bytes) -> bool:
@@ -117,14 +145,14 @@ def _inflate(stream: Any, into: memoryview) -> int:
 
 def _voxels(
     path: Path, start: bytes, stream: Any, offset: int, kind: np.dtype, shape: tuple[int, ...], scaling: tuple[float, float],
-    allocate: Allocate,
+    allocate: Allocate, which: tuple[int, int],
 ) -> np.ndarray:  # fmt: skip
-    """(D, H, W) values: read, scaled, and the end of the stream verified."""
+    """(D, H, W) values of volume ``which[0]`` of ``which[1]``: read, scaled, and the end of the stream verified."""
     count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-    _check_size(path, stream, offset + count, kind)
+    _check_size(path, stream, offset + count * which[1], kind)
     plain = kind == np.dtype("i2") and scaling == (1.0, 0.0)
     stored = allocate(shape[::-1], np.int16) if plain else np.empty(shape[::-1], kind)
-    _payload(start, stream, offset, memoryview(stored).cast("B"))
+    _payload(start, stream, offset + count * which[0], memoryview(stored).cast("B"), count * (which[1] - 1 - which[0]))
     values = stored if plain else _scaled(stored, scaling, allocate)
     return values.transpose(2, 1, 0)
 
@@ -139,17 +167,16 @@ def _check_size(path: Path, stream: Any, expected: int, kind: np.dtype) -> None:
         raise Refused(Code.TOO_LARGE)
 
 
-def _payload(start: bytes, stream: Any, offset: int, into: memoryview) -> None:
-    """The voxels' bytes; then the stream must end, zero padding allowed, and its checksum must hold."""
-    if len(start) < offset:
-        gap = bytearray(offset - len(start))
-        if _inflate(stream, memoryview(gap)) < len(gap):
-            raise Refused(Code.TRUNCATED)
+def _payload(start: bytes, stream: Any, offset: int, into: memoryview, later: int) -> None:
+    """The voxels' bytes; behind them and ``later`` bytes of other volumes the stream must end, zero padding allowed, and its checksum
+    must hold."""
+    _skip(stream, offset - len(start))
     behind = start[offset : offset + len(into)]
     into[: len(behind)] = behind
     if _inflate(stream, into[len(behind) :]) < len(into) - len(behind):
         raise Refused(Code.TRUNCATED)
-    rest, seen = start[offset + len(into) :], 0
+    _skip(stream, later - max(0, len(start) - offset - len(into)))
+    rest, seen = start[offset + len(into) + later :], 0
     block = bytearray(1 << 16)
     while True:
         if any(rest):
@@ -160,6 +187,14 @@ def _payload(start: bytes, stream: Any, offset: int, into: memoryview) -> None:
         rest = block[: _inflate(stream, memoryview(block))]
         if not rest:
             return
+
+
+def _skip(stream: Any, count: int) -> None:
+    block = memoryview(bytearray(min(max(count, 0), 1 << 20)))
+    while count > 0:
+        if _inflate(stream, block[:count]) < min(count, len(block)):
+            raise Refused(Code.TRUNCATED)
+        count -= len(block)
 
 
 def _scaled(stored: np.ndarray, scaling: tuple[float, float], allocate: Allocate) -> np.ndarray:

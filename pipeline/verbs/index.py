@@ -4,10 +4,12 @@ Reads every header below the study's sources and labels. Writes, each only if it
 
 \b
 inventory.tsv     file_id, status (volume, companion, not_image, quarantined, forgotten), code, scan_id, kind, modality, origin,
-                  licence: a row a file, without its path
+                  licence: a row a file, without its path. scan_id has spaces between the scans of a file that holds several, which is
+                  quarantined only if all of them are; quarantine.tsv has a row for each that is refused
 quarantine.tsv    file_id, scan_id, stage, code, reason, remedy, origin, licence
-shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage), modality, channel, num_files, content (digest of sizes
-                  and times of its files and labels), spacing_mm, labels (names of tasks), origin, licence: a row a scan
+shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage; nifti:3 is volume 3 of a file), modality, channel,
+                  num_files, content (digest of sizes and times of its files and labels), spacing_mm, labels (names of tasks), origin,
+                  licence: a row a scan
 
 and the private crosswalk, which alone leads from ids to paths: crosswalk.tsv in $VESALIUS_PRIVATE (default ~/.vesalius).
 
@@ -78,6 +80,7 @@ def places_of(plan: Plan) -> list[Place]:
             s["origin"],
             s["licence"],
             subject=s["subject"] or "",
+            four_d=s["four_d"],
         )
         for s in plan.study["sources"]
     ]
@@ -103,19 +106,22 @@ def forget(found: Inventory, forgotten: frozenset[str]) -> None:
 
     gone = {scan.scan_id for scan in found.scans if scan.subject_id in forgotten}
     found.scans = [scan for scan in found.scans if scan.scan_id not in gone]
-    found.files = [replace(file, status="forgotten", scan_id="", code=None) if file.scan_id in gone else file for file in found.files]
+    files = {file.file_id for file in found.files if gone.intersection(file.scan_ids)}
+    found.files = [replace(file, status="forgotten", scan_id="", code=None) if file.file_id in files else file for file in found.files]
+    found.parts = [part for part in found.parts if part.file_id not in files]
 
 
 def write_private(where: StudyFolder, found: Inventory) -> None:
     from pipeline.scans.identity import write_crosswalk
 
     scans = {scan.scan_id: scan for scan in found.scans}
-    write_crosswalk(where, [_crosswalk_row(file, scans.get(file.scan_id)) for file in found.files if file.status != "forgotten"])
+    named = [(file, scan_id) for file in found.files if file.status != "forgotten" for scan_id in file.scan_ids or ("",)]
+    write_crosswalk(where, [_crosswalk_row(file, scan_id, scans.get(scan_id)) for file, scan_id in named])
 
 
-def _crosswalk_row(file: File, scan: Found3D | None) -> dict[str, str]:
+def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None) -> dict[str, str]:
     kind = "labels" if file.place.task else "scan" if scan is not None and file.path in scan.paths else "other"
-    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": file.scan_id, "task": file.place.task}
+    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": scan_id, "task": file.place.task}
     return row | ({"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {})
 
 
@@ -128,14 +134,15 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
     scans = {scan.scan_id: scan for scan in found.scans}
     files, refused = [], []
     for file in sorted(found.files, key=lambda item: item.file_id):
-        place, scan = file.place, scans.get(file.scan_id)
+        place, scan = file.place, next((scans[scan_id] for scan_id in file.scan_ids if scan_id in scans), None)
         credit = scan.place if place.task and scan is not None else place
         modality = scan.modality if scan is not None else ""
         code = file.code.value if file.code is not None else ""
         row = (file.file_id, file.status, code, file.scan_id, file.kind, modality, credit.origin, credit.licence)
         files.append(dict(zip(INVENTORY, row, strict=True)))
+    for file in sorted([*found.files, *found.parts], key=lambda item: (item.file_id, item.scan_id)):
         if file.code is not None:
-            refused.append(quarantine_row("index", file.code, file.file_id, file.scan_id, place.origin, place.licence))
+            refused.append(quarantine_row("index", file.code, file.file_id, file.scan_id, file.place.origin, file.place.licence))
     label_paths = {file.file_id: file.path for file in found.files if file.place.task}
     shards: dict[str, list[dict[str, str]]] = defaultdict(list)
     for scan in sorted(found.scans, key=lambda item: item.scan_id):

@@ -77,8 +77,9 @@ def save(slices, folder: Path, prefix: str = "s") -> list[Path]:
     return paths
 
 
-def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) -> Dataset:
-    """An enhanced CT object of slices; ``content``: a dictionary a frame for its FrameContentSequence."""
+def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False, orientations=False) -> Dataset:
+    """An enhanced CT object of slices; ``content``: a dictionary a frame for its FrameContentSequence (an echo time or a gradient goes to
+    the sequence of its own); ``orientations``: one a frame."""
     first = slices[0]
     order = list(range(len(slices))) if order is None else order
     ds = Dataset()
@@ -92,6 +93,8 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [Dataset()], [Dataset()]
     shared.PixelMeasuresSequence[0].PixelSpacing = first.PixelSpacing
     shared.PlaneOrientationSequence[0].ImageOrientationPatient = first.ImageOrientationPatient
+    if orientations:
+        del shared.PlaneOrientationSequence
     if not per_frame_scaling:
         shared.PixelValueTransformationSequence = [_scaling(first)]
     ds.SharedFunctionalGroupsSequence, frames = [shared], []
@@ -101,7 +104,10 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
         frame.PlanePositionSequence[0].ImagePositionPatient = slices[place].ImagePositionPatient
         frame.FrameContentSequence[0].StackID = "1"
         for word, value in (content[place] if content else {}).items():
-            setattr(frame.FrameContentSequence[0], word, value)
+            _put(frame, word, value)
+        if orientations:
+            frame.PlaneOrientationSequence = [Dataset()]
+            frame.PlaneOrientationSequence[0].ImageOrientationPatient = slices[place].ImageOrientationPatient
         frame.FrameContentSequence[0].InStackPositionNumber = number + 1
         if per_frame_scaling:
             frame.PixelValueTransformationSequence = [_scaling(slices[place])]
@@ -113,6 +119,17 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     return ds
+
+
+def _put(frame, word, value) -> None:
+    item = Dataset()
+    if word == "MREchoSequence":
+        item.EffectiveEchoTime, frame.MREchoSequence = value, [item]
+    elif word == "gradient":
+        item.DiffusionGradientOrientation, frame.MRDiffusionSequence = value, [Dataset()]
+        frame.MRDiffusionSequence[0].DiffusionGradientDirectionSequence = [item]
+    else:
+        setattr(frame.FrameContentSequence[0], word, value)
 
 
 def _scaling(ds) -> Dataset:
