@@ -5,8 +5,9 @@ Headers only are read here; voxels are checked when a scan is read whole.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from anatomy.grid import Grid
@@ -14,75 +15,16 @@ from pipeline.files import digest_of
 from pipeline.scans import dicom
 from pipeline.scans.frames import unfolded
 from pipeline.scans.identity import Identity
-from pipeline.scans.naming import Named, name_of
+from pipeline.scans.layouts import Layouts, Listed, read_layouts
+from pipeline.scans.naming import Named, name_of, with_subject
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.stack import grid_of
+from pipeline.scans.stock import File, Found3D, Inventory, Place
 from pipeline.scans.walk import Found, stem_of, walk
 
+__all__ = ["File", "Found3D", "Inventory", "Place", "content_of", "take_stock"]
+
 DETACHED = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")  # voxels of a header file of the same stem
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder to take stock of. ``anchor`` names it in ids, so that it must not change when the folder is moved."""
-
-    path: Path
-    anchor: str
-    modality: str = ""
-    channel: str = ""
-    origin: str = ""
-    licence: str = ""
-    task: str = ""  # of a folder of labels
-    subject: str = ""  # pattern that finds the subject in a file's path
-    four_d: str = "refuse"  # first, split: which volumes of a 4-D file are scans
-
-
-@dataclass(frozen=True)
-class File:
-    """One file; ``status`` is volume, companion, not_image, quarantined or forgotten. Several scans in one file (stacks of an enhanced
-    DICOM object, volumes of a 4-D file) stand in ``scan_id`` with spaces between."""
-
-    file_id: str
-    path: Path
-    relative: str
-    place: Place
-    status: str
-    code: Code | None = None
-    scan_id: str = ""
-    kind: str = "other"
-
-    @property
-    def scan_ids(self) -> tuple[str, ...]:
-        return tuple(self.scan_id.split())
-
-
-@dataclass(frozen=True)
-class Found3D:
-    """A scan: which files it is made of, and what their headers and names say of it. ``key`` is what its label file is called; ``kind`` as
-    in ``scans.reading``; shape and spacing run along Right, Anterior, Superior."""
-
-    scan_id: str
-    exam_id: str
-    subject_id: str
-    subject: str
-    kind: str
-    modality: str
-    channel: str
-    key: str
-    paths: tuple[Path, ...]
-    spacing_mm: tuple[float, ...]
-    place: Place
-    shape: tuple[int, ...] = ()
-
-
-@dataclass
-class Inventory:
-    """What stands in the study's folders. ``parts``: volumes that were refused of a file that is accounted for by another of its volumes;
-    each is that file with the code and the scan id."""
-
-    files: list[File] = field(default_factory=list)
-    scans: list[Found3D] = field(default_factory=list)
-    parts: list[File] = field(default_factory=list)
 
 
 def take_stock(
@@ -92,6 +34,7 @@ def take_stock(
     found, seen = Inventory(), set()
     for place in places:
         slices: list[tuple[File, dicom.Slice]] = []
+        layouts = Layouts("", ()) if place.task else read_layouts(place.path, channels)
         for item in _new(place, seen):
             file = File(
                 identity("file", place.anchor, item.relative), item.path, item.relative, place, "not_image", item.code, kind=item.kind
@@ -105,10 +48,13 @@ def take_stock(
             elif item.kind == "dicom":
                 _take_slice(file, slices, found)
             elif item.kind in ("nifti", "metaimage"):
-                _take_volume(file, identity, channels, found)
+                _take_volume(file, identity, channels, layouts.of(file.path), found)
+            elif os.path.abspath(file.path) in layouts.broken:
+                found.files.append(replace(file, status="quarantined", code=Code.DATASET_JSON))
             else:
                 found.files.append(file)
         _take_series(slices, identity, found)
+        found.files += _missing(layouts, place, identity)
     _attach_detached(found)
     return found
 
@@ -119,6 +65,13 @@ def _new(place: Place, seen: set[Path]) -> Iterator[Found]:
         if path not in seen:
             seen.add(path)
             yield item
+
+
+def _missing(layouts: Layouts, place: Place, identity: Identity) -> Iterator[File]:
+    """What a dataset's JSON names and what is not there."""
+    for name in layouts.missing:
+        relative = os.path.relpath(name, place.path)
+        yield File(identity("file", place.anchor, relative), Path(name), relative, place, "quarantined", Code.MISSING_FILE)
 
 
 def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inventory) -> None:
@@ -180,11 +133,13 @@ def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Co
     found.parts += [replace(file, status="quarantined", code=code, scan_id=scan_id) for scan_id, code in refusals for file in own]
 
 
-def _take_volume(file: File, identity: Identity, channels: Sequence[str], found: Inventory) -> None:
-    named = name_of(file.relative, channels, file.place.subject)
-    if named.is_labels:
-        found.files.append(replace(file, status="companion"))
+def _take_volume(file: File, identity: Identity, channels: Sequence[str], listed: Listed | None, found: Inventory) -> None:
+    """``listed``: what a dataset's own JSON says of the file, if one does."""
+    named = listed.named if listed else name_of(file.relative, channels)
+    if named is None or named.is_labels:
+        found.files.append(replace(file, status="not_image" if listed and listed.role == "none" else "companion"))
         return
+    named = with_subject(named, file.relative, file.place.subject)
     whole = identity("scan", file.place.anchor, file.relative)
     try:
         numbers, grid = _volumes_in(file)
@@ -195,6 +150,8 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], found:
     for number in numbers:
         scan_id = whole if number is None else identity("scan", file.place.anchor, file.relative, str(number))
         kind = file.kind if number is None else f"{file.kind}:{number}"
+        if number is not None and listed and number < len(listed.volumes):
+            named = replace(named, channel=listed.volumes[number][0], modality=listed.volumes[number][1])
         scans.append(_scan_of(file, named, scan_id, kind, grid, identity))
     _account([file], scans, [], found)
 

@@ -45,6 +45,8 @@ class Code(StrEnum):
     LINK = "LINK"
     SPECIAL_FILE = "SPECIAL_FILE"
     CHANGED = "CHANGED"
+    DATASET_JSON = "DATASET_JSON"
+    MISSING_FILE = "MISSING_FILE"
     LABELS_WITHOUT_IMAGE = "LABELS_WITHOUT_IMAGE"
     LABELS_AMBIGUOUS = "LABELS_AMBIGUOUS"
 
@@ -98,6 +100,14 @@ REASONS: dict[Code, tuple[str, str]] = {
         "Name it like its image, or like the folder that the DICOM series lies in.",
     ),
     Code.LABELS_AMBIGUOUS: ("Several images or label files have this name.", "Give each image and its labels a name of their own."),
+    Code.DATASET_JSON: (
+        "The JSON that describes this folder is broken, or its entries are not what its format asks for.",
+        "Mend it, or remove it: then names of files and folders decide what they are.",
+    ),
+    Code.MISSING_FILE: (
+        "The JSON of a folder names this file, but it is not there, or lies outside the source.",
+        "Complete the copy, or take the file out of the JSON.",
+    ),
     Code.CHANGED: ("The file changed while it was read.", "Wait until copying has ended, then run again."),
 }
 

@@ -58,6 +58,8 @@ def _look(path: Path, root: Path) -> tuple[str, Code | None]:
 
 def _kind(path: Path, start: bytes) -> tuple[str, Code | None]:
     name = path.name.lower()
+    if start[:4] == b"\0\5\x16\7":  # AppleDouble: what macOS notes of a file, under its name
+        return "other", None
     if start[128:132] == b"DICM":
         return ("other", None) if name == "dicomdir" else ("dicom", None)
     if not start:
