@@ -3,7 +3,8 @@
 Reads shards/SHARD.tsv, the private crosswalk and the scans themselves. Writes the store, shards/SHARD.parquet (manifest rows before the
 split: no cluster_id, split, twin_of), shards/SHARD.twins.parquet (scan_id, fingerprint) and shards/SHARD.refused.tsv (columns of
 quarantine.tsv: file_id, scan_id, stage, code, reason, remedy, origin, licence). A scan whose source and settings are unchanged is not read
-again, so a call that was interrupted continues; scans that left the study leave the store.
+again, so a call that was interrupted continues; scans that left the study leave the store, and one whose files are not those that `index`
+saw is refused as CHANGED.
 
 \b
 Examples:
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
     from pipeline.folder import StudyFolder
@@ -49,11 +52,12 @@ def run(
         raise ValueError(f"{where.plan}: the plan has no shard {shard!r}; it has {', '.join(plan.shards)}")
     rows = read_shard(where, shard)
     jobs, outcomes = shard_jobs(plan, where, rows)
-    store = Store(where.store)
+    store, parts = Store(where.store), {job.scan_id: {part.scan_id for part in job.parts} for job in jobs}
     remove_departed(plan, where, shard, store)
     with Progress(f"preprocess {shard}", total=max(1, len(jobs)), unit="scan") as progress:
+        check = since_index(plan, where, rows)
         for outcome in process_all(jobs, read_source, workers):
-            outcomes.append(outcome)
+            outcomes.append(check(outcome, parts[outcome.scan_id], store))
             progress.advance()
     refuse_wrong_labels(outcomes)
     write_shard(where, shard, rows, jobs, outcomes, store)
@@ -140,6 +144,31 @@ def settings_of(plan: Plan, where: StudyFolder) -> dict[str, Any]:
         spacings = [json.loads(value) for shard in plan.shards for value in read_shard(where, shard)["spacing_mm"] if value]
         settings["spacing_mm"] = tuple(float(s) for s in np.round(np.median(spacings, axis=0), 1)) if spacings else "native"
     return settings
+
+
+def since_index(plan: Plan, where: StudyFolder, rows: pd.DataFrame) -> Callable[[Outcome, set[str], Store], Outcome]:
+    """What replaces an outcome by CHANGED, and takes its volume out of the store, if a file of its scans is not as `index` saw it."""
+    from pipeline.scans.inventory import content_of
+    from pipeline.scans.quarantine import REASONS, Code
+    from pipeline.volumes.jobs import Outcome
+
+    files, labels = source_paths(plan, where)
+    seen = dict(zip(rows["scan_id"], rows["content"], strict=True))
+
+    def same(scan: str) -> bool:
+        own = labels.get(scan, {})
+        try:
+            return content_of([Path(path) for path in (*files.get(scan, ()), *(own[task] for task in sorted(own)))])[:32] == seen[scan]
+        except OSError:
+            return False
+
+    def check(outcome: Outcome, scans: set[str], store: Store) -> Outcome:
+        if outcome.kept or all(same(scan) for scan in scans):
+            return outcome
+        store.remove(outcome.scan_id)
+        return Outcome(outcome.scan_id, Code.CHANGED.value, *REASONS[Code.CHANGED])
+
+    return check
 
 
 def read_source(kind: str, paths: tuple[str, ...]) -> Volume:
