@@ -119,6 +119,7 @@ def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str,
     return Found3D(
         scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, kind,
         first.modality, place.channel or first.modality, key, tuple(file.path for file in own), grid.spacing_mm, place, grid.shape,
+        min((item.date for item in volume.slices if item.date), default=0),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from pipeline.scans.geometry import Plane
 class Slice:
     """``position`` and ``orientation`` are in DICOM's LPS millimetres. ``key`` names the volume; ``traits`` are what may separate volumes
     that share a key; ``clocks`` are instance number, acquisition time in s and trigger time in ms, None where unknown. ``frame`` is the
-    place of its pixels in a multi-frame object."""
+    place of its pixels in a multi-frame object; ``date`` is that of the exam as an ordinal, 0 where unknown."""
 
     path: Path
     modality: str
@@ -32,6 +32,7 @@ class Slice:
     traits: tuple[Any, ...] = ()
     clocks: tuple[float | None, ...] = ()
     frame: int = 0
+    date: int = 0
 
     @property
     def plane(self) -> Plane:

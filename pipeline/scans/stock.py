@@ -59,6 +59,7 @@ class Found3D:
     spacing_mm: tuple[float, ...]
     place: Place
     shape: tuple[int, ...] = ()
+    date: int = 0  # of the exam, as an ordinal; 0 where unknown. It stays in memory: see scans.days
 
 
 @dataclass

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MANIFEST_COLUMNS = (
     "scan_id", "exam_id", "subject_id", "channels", "modality", "spacing_mm", "shape", "affine", "body_low_mm", "body_high_mm",
-    "window_low", "window_high", "slope", "inter", "digest", "labels", "origin", "licence",
+    "window_low", "window_high", "slope", "inter", "digest", "day", "labels", "origin", "licence",
 )  # fmt: skip
 
 
@@ -211,6 +211,8 @@ def write_shard(where: StudyFolder, shard: str, rows: pd.DataFrame, jobs: list[J
     scans = sorted(outcome.scan_id for outcome in outcomes if not outcome.code)
     prints = pd.DataFrame({"scan_id": scans, "fingerprint": [store.fingerprint(scan).tobytes() for scan in scans]})
     manifest = pd.DataFrame([manifest_row(scan, store) for scan in scans], columns=MANIFEST_COLUMNS)
+    days = dict(zip(rows["scan_id"], rows.get("day", [""] * len(rows)), strict=True))
+    manifest["day"] = pd.array([int(day) if (day := days[first_part[scan]]) else pd.NA for scan in scans], dtype="Int64")
     write_table(where.root / "shards" / f"{shard}.twins.parquet", lambda path: prints.to_parquet(path, index=False))
     write_text(where.shard_refused(shard), "".join(f"{line}\n" for line in lines))
     write_table(where.shard_manifest(shard), lambda path: manifest.to_parquet(path, index=False))
