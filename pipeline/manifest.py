@@ -18,6 +18,7 @@ window_low      list, a channel each: stored int16 value that normalises to 0
 window_high     list, a channel each: stored int16 value that normalises to 1
 slope, inter    stored int16 * slope + inter = physical value (HU for CT)
 digest          sha256 of the canonical voxels, without spacing
+day             days since the subject's first exam, where dates are known (DICOM), else empty; never a date
 split           train, validation or test
 labels          JSON mapping: task name -> list of label values present
 origin          where it came from, in words fit to be published
@@ -39,7 +40,7 @@ from pipeline.files import write_table
 
 COLUMNS = (
     "scan_id", "exam_id", "subject_id", "cluster_id", "channels", "modality", "spacing_mm", "shape", "affine",
-    "body_low_mm", "body_high_mm", "window_low", "window_high", "slope", "inter", "digest", "split", "labels",
+    "body_low_mm", "body_high_mm", "window_low", "window_high", "slope", "inter", "digest", "day", "split", "labels",
     "origin", "licence", "twin_of",
 )  # fmt: skip
 SPLITS = ("train", "validation", "test")
@@ -51,6 +52,8 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"{path}: no manifest there; run `vesalius split` (or snakemake) first")
     frame = pd.read_parquet(path)
+    if "day" not in frame:  # as split wrote it before days were known
+        frame["day"] = pd.array([pd.NA] * len(frame), dtype="Int64")
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise ValueError(f"{path}: lacks the columns {', '.join(missing)}; run `vesalius split` again")
@@ -59,6 +62,8 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
 
 def write_manifest(frame: pd.DataFrame, path: Path | str) -> None:
     """Writes rows sorted by scan id, columns in the documented order."""
+    if "day" not in frame:
+        frame = frame.assign(day=pd.array([pd.NA] * len(frame), dtype="Int64"))
     ordered = frame.loc[:, list(COLUMNS)].sort_values("scan_id", ignore_index=True)
     write_table(path, lambda temporary: ordered.to_parquet(temporary, index=False))
 

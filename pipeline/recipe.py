@@ -124,6 +124,10 @@ class Source(Config):
         description="Who the subjects' names mean: sources of one cohort show the same people under the same names, other cohorts' equal "
         "names are other people. Asked for where two sources share names. DICOM patient ids are the same people everywhere.",
     )
+    four_d: Literal["refuse", "first", "split"] = Field(
+        "refuse",
+        description="4-D NIfTI files: refuse them, take the first volume, or take every volume as a scan of one exam.",
+    )
     origin: str = Field("the user's own scans", description="Where they come from, fit to be published.")
     licence: str = Field("not stated", description="Their licence.")
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.cohorts._described import Described
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ("models_genesis", "masked")
 LEAST_VOX, LARGEST_VOX, STEP_VOX = 16, 48, 8  # edges of crops: the U-Net halves them three times
@@ -26,6 +28,7 @@ class Image:
     path: Path
     num_files: int
     channel: str
+    modality: str = ""  # where something says it
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Header:
     modality: str
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
+    volumes: int = 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Found:
     """What is in the folders, and the values that follow from it."""
 
     scans: Path
-    labels: Path
+    labels: Path | None
     images: int
     files: int
     subjects: int
@@ -60,21 +64,20 @@ class Found:
     sizes: tuple[int, ...]
     crop: tuple[int, ...]
     subject: str
+    described: Described
+    four_d: bool
 
 
 def suggest(
-    scans: Path,
-    labels: Path,
-    images: Sequence[Image],
-    owned: dict[str, Path],
-    headers: Sequence[Header],
-    values: tuple[int, Counter[int]],
-    subject: str = "",
-) -> Found:
-    """``subject``: the pattern by which subjects were told from file names. Fewer than three labelled subjects are a ``ValueError``."""
-    labelled = len({image.subject for image in images if image.key in owned})
+    scans: Path, labels: Path | None, images: Sequence[Image], owned: dict[str, Path], headers: Sequence[Header],
+    values: tuple[int, Counter[int]], subject: str, described: Described,
+) -> Found:  # fmt: skip
+    """``subject``: the pattern by which subjects were told from file names. Without labels the study only pretrains. Fewer than three
+    (labelled) subjects are a ``ValueError``."""
+    labelled = len({image.subject for image in images if image.key in owned or labels is None})
     if labelled < 3:
-        raise ValueError(f"{labels}: only {labelled} subjects have labels; a study needs at least 3: to test, to validate, to train")
+        only = f"{labels}: only {labelled} subjects have labels" if labels else f"{scans}: holds scans of only {labelled} subjects"
+        raise ValueError(f"{only}; a study needs at least 3: to test, to validate, to train")
     test, validation = min(40, max(1, labelled // 4)), min(20, max(1, labelled // 8))
     train = labelled - test - validation
     spacing = tuple(round(statistics.median(header.spacing_mm[axis] for header in headers), 4) for axis in range(3))
@@ -82,9 +85,7 @@ def suggest(
     stored = [tuple(n * s / (s if same else m) for n, s, m in zip(h.shape, h.spacing_mm, spacing, strict=True)) for h in headers]
     lengths = [[shape[axis] for shape in stored] for axis in range(3)]
     return Found(
-        scans=scans,
-        labels=labels,
-        images=len(images),
+        scans=scans, labels=labels, images=len(images),
         files=sum(image.num_files for image in images),
         subjects=len({image.subject for image in images}),
         labelled=labelled,
@@ -101,7 +102,9 @@ def suggest(
         sizes=tuple(2**power for power in range(6) if 2**power < train),
         crop=tuple(_crop(axis) for axis in lengths),
         subject=subject,
-    )
+        described=described,
+        four_d=any(header.volumes > 1 for header in headers),
+    )  # fmt: skip
 
 
 def _tally(words: Iterable[str]) -> dict[str, int]:
@@ -116,10 +119,12 @@ def _crop(lengths: Sequence[float]) -> int:
 def task_yaml(found: Found, name: str, path: Path) -> str:
     """The task, as text."""
     seen = ", ".join(f"{value} in {count}" for value, count in found.values.items())
-    classes = "\n".join(f"      {value}: label_{value}" for value in found.values)
+    names = {value: f"label_{value}" for value in found.values} | {v: _text(name) for v, name in (found.described.classes or {}).items()}
+    classes = "\n".join(f"      {value}: {name}" for value, name in sorted(names.items()))
+    said = "Names are those of dataset.json." if found.described.classes else "Give the structures their names."
     return f"""# yaml-language-server: $schema={_schema(path, "task")}
 # Written by `vesalius init`. Of {found.looked} label files looked at, so many hold each value: {seen}.
-# Give the structures their names. A value that is not listed here makes `finetune` stop; 0 is background.
+# {said} A value that is not listed here makes `finetune` stop; 0 is background.
 name: {name}
 labels: {_text(found.labels)}
 kind:
@@ -132,30 +137,38 @@ kind:
 def study_yaml(found: Found, name: str, path: Path, task: Path) -> str:
     """The study, as text."""
     train = found.labelled - found.test - found.validation
-    sizes = ", ".join([*map(str, found.sizes), "all"])
-    at = max((size for size in found.sizes if size <= 8), default=train)
     recipes = "\n".join(f"  - {_text(_recipe(recipe))}" for recipe in RECIPES)
-    starts = "\n".join(f"  {recipe}: {{recipe: {recipe}}}" for recipe in RECIPES)
     spacing, reason = _spacing(found)
+    labels = "have labels" if found.labels else "have scans; there are no labels, so this study pretrains and measures no transfer"
+    who, rest = (" with labels", " Subjects without labels are pretrained on.") if found.labels else ("", "")
     return f"""# yaml-language-server: $schema={_schema(path, "study")}
 # Written by `vesalius init`. Found: {found.images} images of {found.subjects} subjects in {found.files} files ({_counts(found.kinds)});
-# {found.labelled} subjects have labels. Median volume: {_times(found.shape)} voxels of {_times(found.spacing_mm)} mm.
+# {found.labelled} subjects {labels}. Median volume: {_times(found.shape)} voxels of {_times(found.spacing_mm)} mm.
 # What is refused, and why, stands in results/{name}/quarantine.tsv after `index`.
 name: {name}
 sources:
   - path: {_text(found.scans)}
 {_modality(found)}
-{_subject(found)}    origin: the user's own scans   # these two stand in the inventory and in the report
+{_subject(found)}{_four_d(found)}    origin: the user's own scans   # these two stand in the inventory and in the report
     licence: not stated
 {_channels(found)}preprocess:
   spacing_mm: {spacing}   # {reason}
-# Subjects with labels: {found.test} test, {found.validation} validate, {train} train. Subjects without labels are pretrained on.
+# Subjects{who}: {found.test} test, {found.validation} validate, {train} train.{rest}
 split: {{test: {found.test}, validation: {found.validation}}}
 # Others lie beside these two. Their crops are of 32 x 48 x 32 voxels; copy one and change `size_vox` where yours are larger.
 recipes:
 {recipes}
 pretrain_seeds: [0]
-tasks: [{_text(task)}]
+{_transfer(found, task) if found.labels else ""}"""
+
+
+def _transfer(found: Found, task: Path) -> str:
+    """What is measured on the labels."""
+    train = found.labelled - found.test - found.validation
+    sizes = ", ".join([*map(str, found.sizes), "all"])
+    at = max((size for size in found.sizes if size <= 8), default=train)
+    starts = "\n".join(f"  {recipe}: {{recipe: {recipe}}}" for recipe in RECIPES)
+    return f"""tasks: [{_text(task)}]
 initialisations:
   scratch: {{}}
 {starts}
@@ -195,10 +208,22 @@ def _subject(found: Found) -> str:
 
 
 def _channels(found: Found) -> str:
+    described = found.described.channels
+    if len(described) > 1:
+        told = " ".join(", ".join(f"{number:04d} {name}" for number, name in enumerate(described)).split())
+        names = ", ".join(f'"{number:04d}"' for number in range(len(described)))
+        return f"# dataset.json: {told}. They enter together, as channels of one input.\nchannels: [{names}]\n"
     if len(found.channels) < 2:
         return ""
     names = ", ".join(_text(channel) for channel in found.channels)
     return f"# Several sequences of one exam were found. To let them enter together, as channels of one input:\n# channels: [{names}]\n"
+
+
+def _four_d(found: Found) -> str:
+    if not found.four_d:
+        return ""
+    policy = "split   # 4-D files" if len(found.described.channels) > 1 else "first   # 4-D files; or split: every volume is a scan then"
+    return f"    four_d: {policy}\n"
 
 
 def _recipe(name: str) -> Path:

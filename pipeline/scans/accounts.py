@@ -17,10 +17,10 @@ Row = dict[str, str]
 def read_accounts(where: StudyFolder) -> tuple[list[Row], list[Row]]:
     """(rows of inventory.tsv, rows of quarantine.tsv) as ``index`` left them, without what came from ``preprocess``."""
     refused = [row for row in _read(where.quarantine) if row["stage"] == "index"]
-    by_index = {row["file_id"] for row in refused}
+    by_index = {(row["file_id"], row["scan_id"]) for row in refused}
     files = _read(where.inventory)
     for row in files:
-        if row["status"] == "quarantined" and row["file_id"] not in by_index:
+        if row["status"] == "quarantined" and (row["file_id"], row["scan_id"]) not in by_index:
             row |= {"status": "volume", "code": ""}
     return files, refused
 
@@ -30,8 +30,9 @@ def write_accounts(where: StudyFolder, shards: Sequence[str], files: list[Row], 
     late = [row for shard in shards for row in _read(where.shard_refused(shard))]
     codes = {row["scan_id"]: row["code"] for row in late}
     for row in files:
-        if row["status"] == "volume" and row["scan_id"] in codes:
-            row |= {"status": "quarantined", "code": codes[row["scan_id"]]}
+        scans = row["scan_id"].split()
+        if row["status"] == "volume" and scans and all(scan in codes for scan in scans):
+            row |= {"status": "quarantined", "code": codes[scans[0]]}
     write_rows(where.inventory, INVENTORY, files)
     write_rows(where.quarantine, COLUMNS, [*refused, *late])
 

@@ -11,7 +11,7 @@ def check_cohorts(found: Inventory) -> None:
     """Refuses when two sources share subject names and either has no ``cohort``. DICOM patient ids are compared everywhere anyway."""
     sources: dict[str, dict[str, Place]] = defaultdict(dict)
     for scan in found.scans:
-        if scan.kind != "dicom":
+        if not scan.kind.startswith("dicom"):
             sources[scan.subject][scan.place.people] = scan.place
     shared = {name: places for name, places in sources.items() if len(places) > 1 and not all(p.cohort for p in places.values())}
     if shared:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.scans.days import date_of
 from pipeline.scans.elements import read_elements
 from pipeline.scans.grouping import group
 from pipeline.scans.quarantine import Code, Refused
@@ -56,7 +57,7 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
         path, CLASSES[sop_class], series, sys.intern(values.get("StudyInstanceUID", "")),
         sys.intern(f"{values.get('PatientID', '')}\x1f{values.get('IssuerOfPatientID', '')}"), instance, key,
         None if enhanced else _position(values), () if enhanced else _orientation(values), (0.0, 0.0) if enhanced else _spacing(values),
-        shape, enhanced, _traits(values), _clocks(values),
+        shape, enhanced, _traits(values), _clocks(values), date=date_of(values),
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from pipeline.scans.quarantine import Code, Refused
 
 WANTED: dict[int, tuple[str, str]] = {
     0x00080005: ("SpecificCharacterSet", "texts"), 0x00080008: ("ImageType", "texts"), 0x00080016: ("SOPClassUID", "text"),
-    0x00080018: ("SOPInstanceUID", "text"), 0x00080021: ("SeriesDate", "text"), 0x00080022: ("AcquisitionDate", "text"),
+    0x00080018: ("SOPInstanceUID", "text"), 0x00080020: ("StudyDate", "text"),
+    0x00080021: ("SeriesDate", "text"), 0x00080022: ("AcquisitionDate", "text"),
     0x00080031: ("SeriesTime", "text"), 0x00080032: ("AcquisitionTime", "text"), 0x00080060: ("Modality", "text"),
     0x00080064: ("ConversionType", "text"), 0x00089206: ("VolumetricProperties", "text"),
     0x00089207: ("VolumeBasedCalculationTechnique", "text"), 0x00100020: ("PatientID", "text"), 0x00100021: ("IssuerOfPatientID", "text"),

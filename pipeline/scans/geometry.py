@@ -36,12 +36,6 @@ class Stack:
     tilt_mm: tuple[float, float]
 
 
-def along_normal(planes: Sequence[Plane]) -> tuple[list[int], np.ndarray]:
-    """(order, affine) of ``stack_of``."""
-    found = stack_of(planes)
-    return found.order, found.affine
-
-
 def stack_of(planes: Sequence[Plane]) -> Stack:
     """The regular stack that planes are; raises ``Refused`` where they are none."""
     if len(planes) < MIN_SLICES:

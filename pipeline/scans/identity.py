@@ -5,7 +5,7 @@ An id is 16 characters [a-z2-7] of HMAC-SHA256. The key is made on first use in 
 everywhere. ``<private>/<study>-<hash of where its results lie>/crosswalk.tsv`` (mode 0600) leads back to the user's own names:
 
 file_id; path; kind (``scan``, ``labels`` or ``other``); scan_id, exam_id, subject_id (empty for other files); subject (the user's own
-name); task (of a label file).
+name); task (of a label file). A file that holds several scans has a row for each.
 """
 
 from __future__ import annotations
@@ -72,10 +72,11 @@ def write_crosswalk(where: StudyFolder, rows: list[dict[str, str]]) -> Path:
     folder = study_private(where)
     _private(folder)
     path = folder / "crosswalk.tsv"
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).fillna("").sort_values(["path"], ignore_index=True)
+    ordered = sorted(rows, key=lambda row: (row["path"], row["scan_id"]))
+    frame = pd.DataFrame({name: [_escaped(row.get(name, "")) for row in ordered] for name in COLUMNS})
     with replacing(path) as temporary:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600))
-        frame.map(_escaped).to_csv(temporary, sep="\t", index=False)
+        frame.to_csv(temporary, sep="\t", index=False)
     return path
 
 
@@ -84,7 +85,9 @@ def read_crosswalk(where: StudyFolder) -> pd.DataFrame:
     path = study_private(where) / "crosswalk.tsv"
     if not path.exists():
         raise ValueError(f"{path}: there is no crosswalk; run `vesalius index {where.root}` on this machine first")
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).map(_unescaped)
+    frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    columns = {name: [_unescaped(text) for text in frame[name]] for name in frame}
+    return pd.DataFrame({name: pd.Series(texts, dtype=object) for name, texts in columns.items()})  # names need not be UTF-8
 
 
 def read_forgotten(where: StudyFolder) -> frozenset[str]:

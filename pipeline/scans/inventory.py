@@ -5,81 +5,27 @@ Headers only are read here; voxels are checked when a scan is read whole.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from pipeline.files import digest_of
-from pipeline.scans import dicom, stack
+from anatomy.grid import Grid
+from pipeline.scans import dicom
+from pipeline.scans.content import detached_of
+from pipeline.scans.frames import unfolded
 from pipeline.scans.identity import Identity
-from pipeline.scans.naming import Named, name_of
+from pipeline.scans.layouts import Layouts, Listed, read_layouts
+from pipeline.scans.naming import Named, name_of, with_subject
 from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import Code, Refused
+from pipeline.scans.stack import grid_of
+from pipeline.scans.stock import File, Found3D, Inventory, Place
 from pipeline.scans.walk import Found, stem_of, walk
 
+__all__ = ["File", "Found3D", "Inventory", "Place", "take_stock"]
+
 DETACHED = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")  # voxels of a header file of the same stem
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder to take stock of. ``anchor`` names it in ids, so that it must not change when the folder is moved."""
-
-    path: Path
-    anchor: str
-    modality: str = ""
-    channel: str = ""
-    origin: str = ""
-    licence: str = ""
-    task: str = ""  # of a folder of labels
-    subject: str = ""  # pattern that finds the subject in a file's path
-    cohort: str = ""  # of which names mean the same people in every folder
-
-    @property
-    def people(self) -> str:
-        """What a subject's name is unique within."""
-        return f"cohort\x1f{self.cohort}" if self.cohort else self.anchor
-
-
-@dataclass(frozen=True)
-class File:
-    """One file; ``status`` is volume, companion, not_image, quarantined or forgotten."""
-
-    file_id: str
-    path: Path
-    relative: str
-    place: Place
-    status: str
-    code: Code | None = None
-    scan_id: str = ""
-    kind: str = "other"
-
-
-@dataclass(frozen=True)
-class Found3D:
-    """A scan: which files it is made of, and what their headers and names say of it. ``key`` is what its label file is called."""
-
-    scan_id: str
-    exam_id: str
-    subject_id: str
-    subject: str
-    kind: str
-    modality: str
-    channel: str
-    key: str
-    paths: tuple[Path, ...]
-    spacing_mm: tuple[float, ...]
-    place: Place
-    detached: tuple[Path, ...] = ()  # the voxels' own file, where ``paths`` is but their header
-
-
-@dataclass
-class Inventory:
-    """What stands in the study's folders."""
-
-    files: list[File] = field(default_factory=list)
-    scans: list[Found3D] = field(default_factory=list)
 
 
 def take_stock(
@@ -89,6 +35,7 @@ def take_stock(
     found, seen = Inventory(), set()
     for place in places:
         slices: list[tuple[File, dicom.Slice]] = []
+        layouts = Layouts("", ()) if place.task else read_layouts(place.path, channels)
         for item in _new(place, seen):
             file = File(
                 identity("file", place.anchor, item.relative), item.path, item.relative, place, "not_image", item.code, kind=item.kind
@@ -102,10 +49,13 @@ def take_stock(
             elif item.kind == "dicom":
                 _take_slice(file, slices, found)
             elif item.kind in ("nifti", "metaimage"):
-                _take_volume(file, identity, channels, found)
+                _take_volume(file, identity, channels, layouts.of(file.path), found)
+            elif os.path.abspath(file.path) in layouts.broken:
+                found.files.append(replace(file, status="quarantined", code=Code.DATASET_JSON))
             else:
                 found.files.append(file)
         _take_series(slices, identity, found)
+        found.files += _missing(layouts, place, identity)
     _attach_detached(found)
     return found
 
@@ -116,6 +66,13 @@ def _new(place: Place, seen: set[Path]) -> Iterator[Found]:
         if path not in seen:
             seen.add(path)
             yield item
+
+
+def _missing(layouts: Layouts, place: Place, identity: Identity) -> Iterator[File]:
+    """What a dataset's JSON names and what is not there."""
+    for name in layouts.missing:
+        relative = os.path.relpath(name, place.path)
+        yield File(identity("file", place.anchor, relative), Path(name), relative, place, "quarantined", Code.MISSING_FILE)
 
 
 def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inventory) -> None:
@@ -135,73 +92,99 @@ def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, fou
     files = {str(header.path): file for file, header in slices}
     for series in dicom.group([header for _, header in slices]):
         own = [files[str(item.path)] for item in series.slices]
-        first = series.first
-        scan_id = identity("scan", *(str(part) for part in first.key))
         try:
-            spacing = () if first.enhanced else _series_spacing(series)
+            volumes = unfolded(series)
         except Refused as refused:
+            scan_id = identity("scan", *(str(part) for part in series.first.key))
             found.files += [replace(file, status="quarantined", code=refused.code, scan_id=scan_id) for file in own]
             continue
-        patient = first.patient.strip("\x1f ")
-        subject = first.patient if patient else f"study\x1f{first.study}"
-        parents = {PurePosixPath(file.relative).parent.name for file in own}
-        key = (parents.pop() or own[0].place.path.name) if len(parents) == 1 else ""
-        place = own[0].place
-        found.scans.append(Found3D(
-            scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, "dicom",
-            first.modality, place.channel or first.modality, key, tuple(file.path for file in own), spacing, place,
-        ))  # fmt: skip
-        found.files += [replace(file, status="volume", scan_id=scan_id) for file in own]
+        scans: list[Found3D] = []
+        refusals: list[tuple[str, Code]] = []
+        for kind, volume in volumes:
+            scan_id = identity("scan", *(str(part) for part in volume.first.key))
+            try:
+                scans.append(_series_scan(kind, volume, own, scan_id, identity))
+            except Refused as refused:
+                refusals.append((scan_id, refused.code))
+        _account(own, scans, refusals, found)
 
 
-def _series_spacing(series: dicom.Series) -> tuple[float, ...]:
-    """Along Right, Anterior, Superior; the geometry is checked on the way."""
-    slices = stack.ordered(series.slices)
-    planes = [stack.Plane(np.asarray(item.position), np.asarray(item.orientation), item.spacing) for item in slices]
-    _, affine = stack.along_normal(planes)
-    from anatomy.grid import Grid
+def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str, identity: Identity) -> Found3D:
+    """Raises ``Refused`` where the slices are no regular stack."""
+    grid, first = grid_of(volume.slices).canonical()[0], volume.first
+    patient = first.patient.strip("\x1f ")
+    subject = first.patient if patient else f"study\x1f{first.study}"
+    parents = {PurePosixPath(file.relative).parent.name for file in own}
+    key = (parents.pop() or own[0].place.path.name) if len(parents) == 1 else ""
+    place = own[0].place
+    return Found3D(
+        scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, kind,
+        first.modality, place.channel or first.modality, key, tuple(file.path for file in own), grid.spacing_mm, place, grid.shape,
+        min((item.date for item in volume.slices if item.date), default=0),
+    )  # fmt: skip
 
-    rows, columns = slices[0].shape
-    return Grid((columns, rows, len(slices)), stack.LPS_TO_RAS @ affine).canonical()[0].spacing_mm
+
+def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory) -> None:
+    """Files by the volumes that they hold: quarantined where every one was refused."""
+    found.scans += scans
+    if scans:
+        found.files += [replace(file, status="volume", scan_id=" ".join(scan.scan_id for scan in scans)) for file in own]
+    else:
+        (scan_id, code), *refusals = refusals
+        found.files += [replace(file, status="quarantined", code=code, scan_id=scan_id) for file in own]
+    found.parts += [replace(file, status="quarantined", code=code, scan_id=scan_id) for scan_id, code in refusals for file in own]
 
 
-def _take_volume(file: File, identity: Identity, channels: Sequence[str], found: Inventory) -> None:
-    named = name_of(file.relative, channels, file.place.subject)
-    if named.is_labels:
-        found.files.append(replace(file, status="companion"))
+def _take_volume(file: File, identity: Identity, channels: Sequence[str], listed: Listed | None, found: Inventory) -> None:
+    """``listed``: what a dataset's own JSON says of the file, if one does."""
+    named = listed.named if listed else name_of(file.relative, channels)
+    if named is None or named.is_labels:
+        found.files.append(replace(file, status="not_image" if listed and listed.role == "none" else "companion"))
         return
-    scan_id = identity("scan", file.place.anchor, file.relative)
+    named = with_subject(named, file.relative, file.place.subject)
+    whole = identity("scan", file.place.anchor, file.relative)
     try:
-        spacing, detached = patiently(_header_of, file)
+        (numbers, grid), detached = patiently(_volumes_in, file), patiently(detached_of, file.kind, file.path)
     except Refused as refused:
-        found.files.append(replace(file, status="quarantined", code=refused.code, scan_id=scan_id))
+        found.files.append(replace(file, status="quarantined", code=refused.code, scan_id=whole))
         return
-    found.files.append(replace(file, status="volume", scan_id=scan_id))
-    found.scans.append(_scan_of(file, named, scan_id, spacing, detached, identity))
+    scans = []
+    for number in numbers:
+        scan_id = whole if number is None else identity("scan", file.place.anchor, file.relative, str(number))
+        kind = file.kind if number is None else f"{file.kind}:{number}"
+        if number is not None and listed and number < len(listed.volumes):
+            named = replace(named, channel=listed.volumes[number][0], modality=listed.volumes[number][1])
+        scans.append(_scan_of(file, named, scan_id, kind, grid, detached, identity))
+    _account([file], scans, [], found)
 
 
-def _scan_of(file: File, named: Named, scan_id: str, spacing: tuple[float, ...], detached: tuple[Path, ...], identity: Identity) -> Found3D:
+def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, detached: tuple[Path, ...], identity: Identity) -> Found3D:
     place = file.place
     modality = named.modality or place.modality
     return Found3D(
         scan_id, identity("exam", place.people, named.subject, named.exam), identity("subject", place.people, named.subject), named.subject,
-        file.kind, modality, place.channel or named.channel or modality, named.key, (file.path,), spacing, place, detached,
+        kind, modality, place.channel or named.channel or modality, named.key, (file.path,), grid.spacing_mm, place, grid.shape,
+        detached=detached,
     )  # fmt: skip
 
 
-def _header_of(file: File) -> tuple[tuple[float, ...], tuple[Path, ...]]:
-    """(spacing along Right, Anterior, Superior; the file of the voxels, if it is another one)."""
-    if file.kind == "nifti":
-        from pipeline.scans.nifti import detached_of, read_grid
-    else:
-        from pipeline.scans.metaimage import detached_of, read_grid
-    return read_grid(file.path).canonical()[0].spacing_mm, detached_of(file.path)
+def _volumes_in(file: File) -> tuple[Sequence[int | None], Grid]:
+    """(numbers of the volumes to take, their canonical grid): the one without a number of a 3-D file, else by the place's policy."""
+    if file.kind != "nifti":
+        from pipeline.scans.metaimage import read_grid as metaimage_grid
+
+        return [None], metaimage_grid(file.path).canonical()[0]
+    from pipeline.scans.nifti import count_volumes, read_grid
+
+    count = count_volumes(file.path) if file.place.four_d != "refuse" else 1
+    grid = read_grid(file.path, four_d=count > 1).canonical()[0]
+    return [None] if count == 1 else range(count if file.place.four_d == "split" else 1), grid
 
 
 def _attach_detached(found: Inventory) -> None:
     """Voxels that lie in a file beside their header belong to its volume; beside a header that is refused, they are known by name."""
     headers = {(file.path.parent, stem_of(file.path.name)): file for file in found.files if file.kind in ("nifti", "metaimage")}
-    by_scan = {file.scan_id: file for file in found.files if file.status == "volume"}
+    by_scan = {scan_id: file for file in found.files if file.status == "volume" for scan_id in file.scan_ids}
     owners = {path: by_scan[scan.scan_id] for scan in found.scans for path in scan.detached}
     for number, file in enumerate(found.files):
         name = file.path.name.lower()
@@ -210,9 +193,3 @@ def _attach_detached(found: Inventory) -> None:
         owner = owners.get(file.path, by_name)
         if owner is not None and file.status == "not_image":
             found.files[number] = replace(file, status=owner.status, code=owner.code, scan_id=owner.scan_id)
-
-
-def content_of(paths: Sequence[Path]) -> str:
-    """Digest of the sizes and times of files: a change of any wakes what was made from them."""
-    stats = [path.stat() for path in paths]
-    return digest_of([[item.st_size, item.st_mtime_ns] for item in stats])

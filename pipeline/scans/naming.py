@@ -16,7 +16,14 @@ BIDS_MODALITY = {
     "bold": "MR", "sbref": "MR", "dwi": "MR", "epi": "MR", "T1map": "MR", "T2map": "MR", "UNIT1": "MR", "asl": "MR", "m0scan": "MR",
     "pet": "PT", "ct": "CT",
 }  # fmt: skip
-BIDS_LABELS = ("dseg", "probseg", "mask")
+BIDS_LABELS = ("dseg", "probseg", "mask", "roi")
+LABEL_FOLDER = re.compile(r"(labels?|masks?|seg(mentation)?s?)(tr|ts|va|val)?", re.IGNORECASE)
+MODALITY_WORDS = {
+    "CT": {"ct", "cta", "cbct", "ncct", "cect"},
+    "MR": {"mr", "mri", "t1", "t1w", "t1gd", "t1ce", "t1c", "t1n", "t2", "t2w", "t2f", "t2star", "flair", "pd", "pdw", "adc", "dwi", "swi",
+           "bold", "cinemri", "mra", "tof"},
+    "PT": {"pt", "pet", "suv", "fdg", "psma"},
+}  # fmt: skip
 NO_SUBJECT = re.compile(
     r"(images?|labels?|masks?|seg(mentation)?s?)(tr|ts|va)?|train(ing)?|test(ing)?|val(idation)?|data|raw(data)?|derivatives|nifti|dicom|"
     r"ct|mri?|pt|pet|anat|func|dwi|fmap|perf",
@@ -41,10 +48,21 @@ class Named:
 def name_of(relative: str, channels: Sequence[str] = (), subject: str = "") -> Named:
     """Of an image file at ``relative`` below its source. ``channels`` are the study's, looked for at the end of the name; ``subject`` is
     the source's pattern for the subject, and a file that it does not match is named as if there were none."""
-    named = _layout(relative, channels)
+    return with_subject(_layout(relative, channels), relative, subject)
+
+
+def with_subject(named: Named, relative: str, pattern: str) -> Named:
+    """The name with the subject that a source's pattern finds, if it finds one."""
     path = PurePosixPath(relative)
-    found = re.search(subject, (path.parent / stem_of(path.name)).as_posix()) if subject else None
+    found = re.search(pattern, (path.parent / stem_of(path.name)).as_posix()) if pattern else None
     return replace(named, subject=found[1] if found.re.groups and found[1] else found[0]) if found else named
+
+
+def modality_of(text: str) -> str:
+    """CT, MR or PT by the words of a channel's or a modality's name; "" where it says none, or several."""
+    words = set(re.findall(r"[a-z0-9]+", text.lower()))
+    found = [modality for modality, known in MODALITY_WORDS.items() if words & known] or [BIDS_MODALITY.get(text, "")]
+    return found[0] if len(found) == 1 else ""
 
 
 def shared_subject(stems: Sequence[str]) -> str:
@@ -68,9 +86,10 @@ def _layout(relative: str, channels: Sequence[str]) -> Named:
         exam = f"{entities['sub']}\x1f{entities.get('ses', '')}"
         found = channel or (suffix if suffix in BIDS_MODALITY else "")
         return Named(f"sub-{entities['sub']}", exam, base, found, BIDS_MODALITY.get(suffix, ""), suffix in BIDS_LABELS)
+    labels = any(LABEL_FOLDER.fullmatch(part) for part in path.parts[:-1])
     if folders:
-        return Named(folders[0], "/".join(folders), base, channel, "")
-    return Named(base, base, base, channel, "")
+        return Named(folders[0], "/".join(folders), base, channel, "", labels)
+    return Named(base, base, base, channel, "", labels)
 
 
 def label_key(name: str) -> str:

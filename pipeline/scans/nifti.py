@@ -10,7 +10,7 @@ import numpy as np
 
 from anatomy.grid import Grid
 from pipeline.scans.detached import beside
-from pipeline.scans.nifti_header import affine_of, check_extensions, kind_of, offset_of, parse, scaling_of, shape_of
+from pipeline.scans.nifti_header import affine_of, check_extensions, count_of, kind_of, offset_of, parse, scaling_of, shape_of
 from pipeline.scans.payload import Allocate, Stored, check_size, fill, read_voxels, skip
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
@@ -20,12 +20,12 @@ NIFTI_2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # how its header begins
 MAX_HEADER_FILE = 1 << 24
 
 
-def read_nifti(path: Path | str, allocate: Allocate = np.empty) -> Volume:
+def read_nifti(path: Path | str, allocate: Allocate = np.empty, number: int | None = None) -> Volume:
     """voxels (1, D, H, W) after scaling, int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``.
-    ``allocate`` gives the array for the voxels."""
+    ``allocate`` gives the array for the voxels; ``number`` is that of one volume of a 4-D file, which is refused without it."""
     path = Path(path)
     with _opened(path) as stream:
-        header, offset, grid, stored = _understood(stream, path)
+        header, offset, grid, stored = _understood(stream, path, number)
         if not _is_pair(path):
             check_extensions(skip(stream, offset), header.endianness)
             return Volume(_voxels(path, stream, stored, allocate), grid)
@@ -36,10 +36,18 @@ def read_nifti(path: Path | str, allocate: Allocate = np.empty) -> Volume:
         return Volume(_voxels(image, stream, stored, allocate), grid)
 
 
-def read_grid(path: Path | str) -> Grid:
-    """Where the voxels of a file lie, from its header alone; raises ``Refused``."""
+def read_grid(path: Path | str, four_d: bool = False) -> Grid:
+    """Where the voxels of a file lie, from its header alone; raises ``Refused``. ``four_d``: the file may hold several volumes."""
     with _opened(Path(path)) as stream:
-        return _understood(stream, Path(path))[2]
+        return _understood(stream, Path(path), 0 if four_d else None)[2]
+
+
+def count_volumes(path: Path | str) -> int:
+    """How many volumes a file holds, by its header; raises ``Refused``."""
+    with _opened(Path(path)) as stream:
+        header = _header(stream, _is_pair(Path(path)))[0]
+        shape_of(header, four_d=True)
+        return count_of(header)
 
 
 def detached_of(path: Path) -> tuple[Path, ...]:
@@ -72,16 +80,23 @@ def _opened(path: Path) -> Any:
         raise Refused(Code.UNREADABLE) from None
 
 
-def _understood(stream: Any, path: Path) -> tuple[Any, int, Grid, Stored]:
-    """(header, bytes between it and the voxels, grid, how the voxels are stored); the stream then stands behind the header."""
+def _header(stream: Any, pair: bool) -> tuple[Any, int]:
+    """The header and its size; the stream then stands behind it."""
     begin = bytearray(540)
     seen = fill(stream, memoryview(begin)[:348])
     if bytes(begin[:4]) in NIFTI_2:
         seen += fill(stream, memoryview(begin)[348:])
+    return parse(bytes(begin[:seen]), pair)
+
+
+def _understood(stream: Any, path: Path, number: int | None = None) -> tuple[Any, int, Grid, Stored]:
+    """(header, bytes between it and the voxels, grid, how those of a volume are stored); the stream then stands behind the header."""
     pair = _is_pair(path)
-    header, size = parse(bytes(begin[:seen]), pair)
-    shape = shape_of(header)
-    stored = Stored(shape, kind_of(header), *scaling_of(header))
+    header, size = _header(stream, pair)
+    shape, count = shape_of(header, four_d=number is not None), count_of(header)
+    if (number or 0) >= count:
+        raise Refused(Code.CHANGED)
+    stored = Stored(shape, kind_of(header), *scaling_of(header), number or 0, count)
     offset = offset_of(header, size, pair)
     return header, offset if pair else offset - size, grid_of(shape, affine_of(header, shape)), stored
 

@@ -35,13 +35,19 @@ def parse(start: bytes, pair: bool) -> tuple[Any, int]:
     raise Refused(Code.BAD_HEADER)
 
 
-def shape_of(header: Any) -> tuple[int, int, int]:
+def shape_of(header: Any, four_d: bool = False) -> tuple[int, int, int]:
+    """Of one volume; ``four_d``: several along the fourth axis are fine."""
     dims = [int(n) for n in header["dim"]]
     if dims[0] not in (3, 4, 5, 6, 7) or any(n < 1 for n in dims[1 : dims[0] + 1]):
         raise Refused(Code.DIMENSIONS)
-    if any(n != 1 for n in dims[4 : dims[0] + 1]):
+    if any(n != 1 for n in dims[5 if four_d else 4 : dims[0] + 1]):
         raise Refused(Code.DIMENSIONS)
     return check_shape(dims[1:4])
+
+
+def count_of(header: Any) -> int:
+    """Volumes along the fourth axis."""
+    return int(header["dim"][4]) if int(header["dim"][0]) >= 4 else 1
 
 
 def kind_of(header: Any) -> np.dtype:

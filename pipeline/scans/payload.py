@@ -31,15 +31,19 @@ MAX_VALUE = 1e30
 
 @dataclass(frozen=True)
 class Stored:
-    """How voxels lie in a file: sides of the array (the first runs fastest), type with its byte order, value = stored * slope + inter."""
+    """How voxels lie in a file: sides of the array (the first runs fastest), type with its byte order, value = stored * slope + inter;
+    array ``number`` of ``count`` that follow each other without a gap."""
 
     shape: tuple[int, int, int]
     kind: np.dtype
     slope: float = 1.0
     inter: float = 0.0
+    number: int = 0
+    count: int = 1
 
     @property
     def num_bytes(self) -> int:
+        """Of one array."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.kind.itemsize
 
     @property
@@ -58,19 +62,23 @@ def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 
 def check_size(size: int, is_packed: bool, stored: Stored) -> None:
     """Before anything is allocated: whether ``size`` bytes on the disk can hold what the header claims."""
+    claimed = stored.num_bytes * stored.count
     if not is_packed:
-        if size < stored.num_bytes:
+        if size < claimed:
             raise Refused(Code.TRUNCATED)
-    elif stored.num_bytes > LARGE and stored.num_bytes > (MAX_RATIO if stored.kind.itemsize > 1 else MAX_RATIO_BYTES) * size:
+    elif claimed > LARGE and claimed > (MAX_RATIO if stored.kind.itemsize > 1 else MAX_RATIO_BYTES) * size:
         raise Refused(Code.TOO_LARGE)
 
 
 def read_voxels(stream: Any, stored: Stored, allocate: Allocate = np.empty) -> np.ndarray:
-    """(D, H, W) values, int16 where that is exact, else float32; the stream stands at the first voxel and must end behind the last."""
+    """(D, H, W) values, int16 where that is exact, else float32; the stream stands at the first voxel of the first array
+    and must end behind the last of the last, so that damage to one refuses all."""
     direct = stored.kind == np.dtype("<i2") and stored.is_plain
     raw = allocate(stored.shape[::-1], np.int16) if direct else np.empty(stored.shape[::-1], stored.kind)
+    _pass(stream, stored.num_bytes * stored.number)
     if fill(stream, memoryview(raw).cast("B")) < stored.num_bytes:
         raise Refused(Code.TRUNCATED)
+    _pass(stream, stored.num_bytes * (stored.count - 1 - stored.number))
     _check_end(stream, stored)
     values = raw if direct else _scaled(raw, stored, allocate)
     return values.transpose(2, 1, 0)
@@ -100,6 +108,16 @@ def skip(stream: Any, count: int) -> bytearray:
     if fill(stream, memoryview(passed)) < count:
         raise Refused(Code.TRUNCATED)
     return passed
+
+
+def _pass(stream: Any, count: int) -> None:
+    """Reads bytes that nobody asked for, without keeping them."""
+    block = memoryview(bytearray(min(count, 1 << 20)))
+    while count > 0:
+        wanted = min(count, len(block))
+        if fill(stream, block[:wanted]) < wanted:
+            raise Refused(Code.TRUNCATED)
+        count -= wanted
 
 
 def _check_end(stream: Any, stored: Stored) -> None:

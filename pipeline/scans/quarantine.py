@@ -46,6 +46,8 @@ class Code(StrEnum):
     SPECIAL_FILE = "SPECIAL_FILE"
     CHANGED = "CHANGED"
     DETACHED = "DETACHED"
+    DATASET_JSON = "DATASET_JSON"
+    MISSING_FILE = "MISSING_FILE"
     LABELS_WITHOUT_IMAGE = "LABELS_WITHOUT_IMAGE"
     LABELS_AMBIGUOUS = "LABELS_AMBIGUOUS"
 
@@ -61,7 +63,10 @@ REASONS: dict[Code, tuple[str, str]] = {
     ),
     Code.BAD_HEADER: ("The header contradicts itself.", "Convert the scan again from its DICOM files."),
     Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to integers or real numbers."),
-    Code.DIMENSIONS: ("The file is not one three-dimensional volume.", "Split it into volumes first."),
+    Code.DIMENSIONS: (
+        "The file is not one three-dimensional volume.",
+        "Set `four_d: split` for its source (convert: --four-d split), if its fourth axis counts volumes.",
+    ),
     Code.ORIENTATION: ("The header gives no usable place in the body.", "Convert the scan again from its DICOM files."),
     Code.ORIENTATION_CONFLICT: ("The header places the voxels in two different ways.", "Convert again, so that sform and qform agree."),
     Code.NOT_FINITE: ("Some voxels are no numbers, or too large.", "Find out which tool wrote them; repair the scan there."),
@@ -85,7 +90,7 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.GANTRY_TILT: ("The slices are sheared further than any gantry tilts.", "Fetch the series again from its archive."),
     Code.SHIFTED_SLICES: ("Slices are shifted sideways against each other.", "Nothing to do; such a series is no regular grid."),
     Code.MIXED_SHAPE: ("Slices differ in size or coding.", "Separate them into series of their own."),
-    Code.MULTI_FRAME: ("The multi-frame object is not one regular stack.", "Convert it to single-frame objects first."),
+    Code.MULTI_FRAME: ("The multi-frame object does not say where each of its frames lies.", "Convert it to single-frame objects first."),
     Code.MOSAIC: ("The image is a mosaic of slices.", "Export it unmosaicked, or convert it with a tool that knows the vendor."),
     Code.DECODER: ("The pixel data could not be decoded.", "Copy the file again from its source."),
     Code.TIME_OUT: ("Reading took longer than the limit allows.", "Look at the file; it may be damaged on purpose."),
@@ -99,6 +104,14 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.DETACHED: (
         "The voxels' own file is missing, is several files, or does not lie beside its header.",
         "Put the one file of the voxels into the folder of its header.",
+    ),
+    Code.DATASET_JSON: (
+        "The JSON that describes this folder is broken, or its entries are not what its format asks for.",
+        "Mend it, or remove it: then names of files and folders decide what they are.",
+    ),
+    Code.MISSING_FILE: (
+        "The JSON of a folder names this file, but it is not there, or lies outside the source.",
+        "Complete the copy, or take the file out of the JSON.",
     ),
     Code.CHANGED: ("The file changed while it was read.", "Wait until copying has ended, then run again."),
 }

@@ -18,11 +18,15 @@ __all__ = ["Limits", "read_scan"]
 
 
 def read_scan(kind: str, paths: Sequence[str | Path], limits: Limits = Limits()) -> Volume:
-    """The volume of a scan as ``index`` named it (kind: dicom, nifti or metaimage), on its own grid; raises ``Refused``."""
-    if kind not in READERS:
+    """The volume of a scan as ``index`` named it, on its own grid; raises ``Refused``.
+
+    kind: dicom, nifti or metaimage; of a file that holds several volumes ``nifti:3`` or ``dicom:1``, the number of the volume in it.
+    """
+    kind, _, part = kind.partition(":")
+    if kind not in READERS or (part and (kind == "metaimage" or not part.isdecimal())):
         raise ValueError(f"kind: {kind!r} is none of {', '.join(sorted(READERS))}; run `vesalius index` again")
     _import_codecs(kind)
-    return in_child(partial(_patient, READERS[kind]), tuple(str(path) for path in paths), limits)
+    return in_child(partial(_patient, partial(READERS[kind], part=part)), tuple(str(path) for path in paths), limits)
 
 
 def _patient(read: Read, paths: tuple[str, ...], allocate: Allocate) -> Volume:
@@ -39,19 +43,19 @@ def _import_codecs(kind: str) -> None:
         import_module(name)
 
 
-def _read_dicom(paths: tuple[str, ...], allocate: Allocate) -> Volume:
+def _read_dicom(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
     from pipeline.scans.stack import read_stack
 
-    return read_stack(paths, allocate)
+    return read_stack(paths, allocate, part)
 
 
-def _read_nifti(paths: tuple[str, ...], allocate: Allocate) -> Volume:
+def _read_nifti(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
     from pipeline.scans.nifti import read_nifti
 
-    return read_nifti(paths[0], allocate)
+    return read_nifti(paths[0], allocate, int(part) if part else None)
 
 
-def _read_metaimage(paths: tuple[str, ...], allocate: Allocate) -> Volume:
+def _read_metaimage(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
     from pipeline.scans.metaimage import read_metaimage
 
     return read_metaimage(paths[0], allocate)

@@ -14,7 +14,8 @@ from pipeline.scans.geometry import Plane
 @dataclass(frozen=True, slots=True)
 class Slice:
     """``position`` and ``orientation`` are in DICOM's LPS millimetres. ``key`` names the volume; ``traits`` are what may separate volumes
-    that share a key; ``clocks`` are instance number, acquisition time in s and trigger time in ms, None where unknown."""
+    that share a key; ``clocks`` are instance number, acquisition time in s and trigger time in ms, None where unknown. ``frame`` is the
+    place of its pixels in a multi-frame object; ``date`` is that of the exam as an ordinal, 0 where unknown."""
 
     path: Path
     modality: str
@@ -30,6 +31,8 @@ class Slice:
     enhanced: bool = False
     traits: tuple[Any, ...] = ()
     clocks: tuple[float | None, ...] = ()
+    frame: int = 0
+    date: int = 0
 
     @property
     def plane(self) -> Plane:

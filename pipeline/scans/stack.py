@@ -15,14 +15,14 @@ from pipeline.scans import objects
 from pipeline.scans.dicom import slice_of
 from pipeline.scans.elements import Elements, read_elements
 from pipeline.scans.frames import read_frames
-from pipeline.scans.geometry import LPS_TO_RAS, Plane, Stack, along_normal, stack_of
+from pipeline.scans.geometry import LPS_TO_RAS, Plane, Stack, stack_of
 from pipeline.scans.pixels import Image, coding_of, scale_into
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.slices import Slice
 from pipeline.scans.suv import suv_factor
 from pipeline.volumes.volume import Volume
 
-__all__ = ["LPS_TO_RAS", "Plane", "along_normal", "ordered", "read_stack"]
+__all__ = ["LPS_TO_RAS", "Plane", "grid_of", "ordered", "read_stack"]
 
 Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 MAX_VOXELS = 2**31
@@ -37,17 +37,26 @@ def ordered(slices: Sequence[Slice]) -> list[Slice]:
     return [slices[place] for place in stack_of([item.plane for item in slices]).order]
 
 
-def read_stack(paths: Sequence[Path | str], allocate: Allocate = np.empty) -> Volume:
+def grid_of(slices: Sequence[Slice]) -> Grid:
+    """Where the voxels of a volume lie (columns, rows, slices), a tilt left out; raises ``Refused`` where it is no regular stack."""
+    slices = ordered(slices)
+    rows, columns = slices[0].shape
+    return Grid((columns, rows, len(slices)), LPS_TO_RAS @ stack_of([item.plane for item in slices]).affine)
+
+
+def read_stack(paths: Sequence[Path | str], allocate: Allocate = np.empty, part: str = "") -> Volume:
     """voxels (1, columns, rows, slices) in physical units (HU for CT, SUV for PET where all that it needs is stated), int16 where that
-    is exact, else float32, and an RAS+ affine; raises ``Refused``. ``allocate`` gives the array for the voxels."""
+    is exact, else float32, and an RAS+ affine; raises ``Refused``. ``allocate`` gives the array for the voxels; ``part`` is the number of
+    the volume in an object that holds several (``frames.unfolded``)."""
     found = {Path(path): read_elements(Path(path)) for path in paths}
     slices = [item for item in (slice_of(path, elements.values) for path, elements in found.items()) if item is not None]
     if not slices:
         raise Refused(Code.TOO_FEW_SLICES)
     if slices[0].enhanced:
+        slices = _without_repeats(slices)
         if len(slices) != 1:
             raise Refused(Code.MULTI_FRAME)
-        planes, images = read_frames(slices[0].path, found[slices[0].path].values, slices[0].modality)
+        planes, images = read_frames(slices[0], found[slices[0].path].values, part)
     else:
         slices = ordered(slices)
         _check_scaling([found[item.path].values for item in slices])

@@ -24,21 +24,31 @@ class Found:
 
 
 def walk(folder: Path) -> Iterator[Found]:
-    """Sorted by path. Links are followed to files inside the folder only; pipes and devices are never opened."""
+    """Sorted by path. Links are followed to files inside the folder only; pipes and devices are never opened. A folder inside that cannot
+    be listed stands for what it holds."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder; name one that exists in `sources`, or give data=DIR")
     root = folder.resolve()
-    for place, folders, files in os.walk(folder, onerror=_refuse):
+    closed: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=closed.append):
+        yield from _closed(closed, folder)
         linked = [name for name in folders if os.path.islink(os.path.join(place, name))]
         folders[:] = sorted(set(folders) - set(linked))
         for name in sorted([*files, *linked]):
             path = Path(place, name)
             kind, code = _look(path, root)
             yield Found(path, path.relative_to(folder).as_posix(), kind, code)
+    yield from _closed(closed, folder)
 
 
-def _refuse(error: OSError) -> None:
-    raise ValueError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or take it out of the source")
+def _closed(errors: list[OSError], folder: Path) -> Iterator[Found]:
+    """Folders that could not be listed; the outermost must be."""
+    while errors:
+        error = errors.pop(0)
+        path = Path(error.filename)
+        if path == folder:
+            raise ValueError(f"{path}: cannot be listed ({error.strerror}); make it readable")
+        yield Found(path, path.relative_to(folder).as_posix(), "other", Code.UNREADABLE)
 
 
 def _look(path: Path, root: Path) -> tuple[str, Code | None]:
@@ -63,6 +73,8 @@ def _beginning(path: Path) -> bytes:
 
 def _kind(path: Path, start: bytes) -> tuple[str, Code | None]:
     name = path.name.lower()
+    if start[:4] == b"\0\5\x16\7":  # AppleDouble: what macOS notes of a file, under its name
+        return "other", None
     if start[128:132] == b"DICM":
         return ("other", None) if name == "dicomdir" else ("dicom", None)
     if not start:

@@ -4,7 +4,8 @@ IN may hold anything: DICOM (with or without extensions), NIfTI, NRRD, MetaImage
 
 \b
 OUT/SCAN_ID.nii.gz   each accepted volume on its own grid: values after rescale (HU for CT), sform = qform, no text in the header
-OUT/inventory.tsv    path, status, code, scan_id, file_id: a row for each file of IN. It names your files, so only you may read it (0600)
+OUT/inventory.tsv    path, status, code, scan_id, file_id: a row for each file of IN. It names your files, so only you may read it (0600);
+                     the scans of a file that holds several stand in scan_id with spaces between
 OUT/quarantine.tsv   file_id, scan_id, stage, code, reason, remedy: what was refused, without paths
 OUT/volumes.tsv      scan_id, source, sha256: what was written, so that a call that was stopped continues
 
@@ -19,11 +20,14 @@ status is
 Scan ids are hashes under your private key ($VESALIUS_PRIVATE, default ~/.vesalius). An OUT that exists is continued: a volume whose
 source is unchanged is kept, and one that is refused now is removed. With --strict the exit code is 3 if any file was quarantined.
 
+The volumes of an enhanced DICOM object are told apart; those of a 4-D NIfTI file only with --four-d. A file with several volumes is
+quarantined if all of them are refused; quarantine.tsv has a row for each that is.
+
 \b
 Examples:
   vesalius convert /archive/incoming out
   vesalius convert bids out --filter suffix=T1w --filter session=1
-  vesalius convert /archive/incoming out --strict
+  vesalius convert /archive/incoming out --strict --four-d split
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option("--filter", metavar="ENTITY=LABEL", help="Only scans of this BIDS entity (or modality).")
     ] = None,
+    four_d: Annotated[str, typer.Option("--four-d", help="4-D NIfTI files: refuse, take the first volume, or split.")] = "refuse",
 ) -> None:
     from pipeline.progress import Progress
     from pipeline.scans.entities import matches, parse_filters
@@ -57,9 +62,11 @@ def run(
     from pipeline.scans.inventory import Place, take_stock
 
     filters = parse_filters(only or [])
+    if four_d not in ("refuse", "first", "split"):
+        raise ValueError(f"--four-d: {four_d!r} is none of refuse, first, split")
     anchor = checked_folders(source, out)
     with Progress("look", total=max(1, sum(1 for path in source.rglob("*") if not path.is_dir())), unit="file") as progress:
-        found = take_stock([Place(source, anchor)], make_identity(None), tick=progress.advance)
+        found = take_stock([Place(source, anchor, four_d=four_d)], make_identity(None), tick=progress.advance)
     relative = {file.path: file.relative for file in found.files}
     wanted = [scan for scan in found.scans if matches(filters, relative[scan.paths[0]], scan.modality)]
     left_out = {scan.scan_id for scan in found.scans} - {scan.scan_id for scan in wanted}
@@ -87,7 +94,7 @@ def checked_folders(source: Path, out: Path) -> str:
 def convert(out: Path, scans: list[Found3D], wanted: list[Found3D]) -> dict[str, Code]:
     """Writes what is not there yet; scan_id -> code of what was refused."""
     from pipeline.progress import Progress
-    from pipeline.scans.inventory import content_of
+    from pipeline.scans.content import content_of
     from pipeline.scans.quarantine import Code, Refused
 
     record, refused = kept(out, {scan.scan_id for scan in scans}), {}
@@ -155,16 +162,17 @@ def account(out: Path, found: Inventory, left_out: set[str], refused: dict[str, 
 
     rows, quarantine = [], []
     for file in sorted(found.files, key=lambda item: item.relative):
-        status, code, stage = file.status, file.code, "index"
-        if status == "volume" and file.scan_id in refused:
-            status, code, stage = "quarantined", refused[file.scan_id], "convert"
-        elif status == "volume" and file.scan_id in left_out and not (out / f"{file.scan_id}.nii.gz").exists():
+        status, code = file.status, file.code
+        late = {scan: refused[scan] for scan in file.scan_ids if scan in refused} if status == "volume" else {}
+        if late and len(late) == len(file.scan_ids):
+            status, code = "quarantined", late[file.scan_ids[0]]
+        elif status == "volume" and all(scan in left_out and not (out / f"{scan}.nii.gz").exists() for scan in file.scan_ids):
             status = "left_out"
         values = (file.relative, status, code.value if code else "", file.scan_id, file.file_id)
         rows.append(dict(zip(PRIVATE, values, strict=True)))
-        if status == "quarantined":
-            row = quarantine_row(stage, code, file.file_id, file.scan_id)
-            quarantine.append({key: row[key] for key in PUBLIC})
+        quarantine += [quarantine_row("convert", late[scan], file.file_id, scan) for scan in late]
+    early = [file for file in [*found.files, *found.parts] if file.code is not None]
+    quarantine += [quarantine_row("index", file.code, file.file_id, file.scan_id) for file in early]
     private_rows(out / "inventory.tsv", PRIVATE, rows)
-    write_rows(out / "quarantine.tsv", PUBLIC, sorted(quarantine, key=lambda row: row["file_id"]))
+    write_rows(out / "quarantine.tsv", PUBLIC, sorted(quarantine, key=lambda row: (row["file_id"], row["scan_id"])))
     return Counter(row["status"] for row in rows)

@@ -4,12 +4,15 @@ Reads every header below the study's sources and labels. Writes, each only if it
 
 \b
 inventory.tsv     file_id, status (volume, companion, not_image, quarantined, forgotten), code, scan_id, kind, modality, origin,
-                  licence: a row a file, without its path
+                  licence: a row a file, without its path. scan_id has spaces between the scans of a file that holds several, which is
+                  quarantined only if all of them are; quarantine.tsv has a row for each that is refused
 quarantine.tsv    file_id, scan_id, stage, code, reason, remedy, origin, licence
-shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage), modality, channel, num_files, content (digest of sizes
-                  and times of its files and labels), spacing_mm, labels (names of tasks), origin, licence: a row a scan
+shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage; nifti:3 is volume 3 of a file), modality, channel,
+                  num_files, content (digest of sizes and times of its files and labels), spacing_mm, day (since the subject's first
+                  exam, where DICOM says it), labels (names of tasks), origin, licence: a row a scan
 
-and the private crosswalk, which alone leads from ids to paths: crosswalk.tsv in $VESALIUS_PRIVATE (default ~/.vesalius).
+and the private crosswalk, which alone leads from ids to paths: crosswalk.tsv in $VESALIUS_PRIVATE (default ~/.vesalius). At last it says
+how much disk the store will need at most, and stops where there is less.
 
 \b
 Examples:
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from pipeline.scans.inventory import File, Found3D, Inventory, Place
 
 SHARD = (
-    "scan_id", "exam_id", "subject_id", "kind", "modality", "channel", "num_files", "content", "spacing_mm", "labels", "origin", "licence",
+    "scan_id", "exam_id", "subject_id", "kind", "modality", "channel", "num_files", "content", "spacing_mm", "day", "labels",
+    "origin", "licence",
 )  # fmt: skip
 
 
@@ -63,6 +67,7 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     typer.echo(f"index: {len(found.files)} files ({told}); {len(found.scans)} scans")
     check_tasks(found, sorted(plan.tasks))
     check(plan, where, counts, len(found.scans))
+    check_disk(plan, where, found, owners)
 
 
 def places_of(plan: Plan) -> list[Place]:
@@ -80,6 +85,7 @@ def places_of(plan: Plan) -> list[Place]:
             s["origin"],
             s["licence"],
             subject=s["subject"] or "",
+            four_d=s["four_d"],
             cohort=s.get("cohort") or "",
         )
         for s in plan.study["sources"]
@@ -106,19 +112,22 @@ def forget(found: Inventory, forgotten: frozenset[str]) -> None:
 
     gone = {scan.scan_id for scan in found.scans if scan.subject_id in forgotten}
     found.scans = [scan for scan in found.scans if scan.scan_id not in gone]
-    found.files = [replace(file, status="forgotten", scan_id="", code=None) if file.scan_id in gone else file for file in found.files]
+    files = {file.file_id for file in found.files if gone.intersection(file.scan_ids)}
+    found.files = [replace(file, status="forgotten", scan_id="", code=None) if file.file_id in files else file for file in found.files]
+    found.parts = [part for part in found.parts if part.file_id not in files]
 
 
 def write_private(where: StudyFolder, found: Inventory) -> None:
     from pipeline.scans.identity import write_crosswalk
 
     scans = {scan.scan_id: scan for scan in found.scans}
-    write_crosswalk(where, [_crosswalk_row(file, scans.get(file.scan_id)) for file in found.files if file.status != "forgotten"])
+    named = [(file, scan_id) for file in found.files if file.status != "forgotten" for scan_id in file.scan_ids or ("",)]
+    write_crosswalk(where, [_crosswalk_row(file, scan_id, scans.get(scan_id)) for file, scan_id in named])
 
 
-def _crosswalk_row(file: File, scan: Found3D | None) -> dict[str, str]:
+def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None) -> dict[str, str]:
     kind = "labels" if file.place.task else "scan" if scan is not None and file.path in scan.paths else "other"
-    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": file.scan_id, "task": file.place.task}
+    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": scan_id, "task": file.place.task}
     return row | ({"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {})
 
 
@@ -126,37 +135,42 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
     """Everything that carries ids only; a table that did not change is not written, so that nothing wakes for nothing."""
     from pipeline.plan import shard_of
     from pipeline.scans.accounts import INVENTORY, write_accounts, write_rows
+    from pipeline.scans.days import days_of
     from pipeline.scans.quarantine import quarantine_row
 
     scans = {scan.scan_id: scan for scan in found.scans}
     files, refused = [], []
     for file in sorted(found.files, key=lambda item: item.file_id):
-        place, scan = file.place, scans.get(file.scan_id)
+        place, scan = file.place, next((scans[scan_id] for scan_id in file.scan_ids if scan_id in scans), None)
         credit = scan.place if place.task and scan is not None else place
         modality = scan.modality if scan is not None else ""
         code = file.code.value if file.code is not None else ""
         row = (file.file_id, file.status, code, file.scan_id, file.kind, modality, credit.origin, credit.licence)
         files.append(dict(zip(INVENTORY, row, strict=True)))
+    for file in sorted([*found.files, *found.parts], key=lambda item: (item.file_id, item.scan_id)):
         if file.code is not None:
-            refused.append(quarantine_row("index", file.code, file.file_id, file.scan_id, place.origin, place.licence))
+            refused.append(quarantine_row("index", file.code, file.file_id, file.scan_id, file.place.origin, file.place.licence))
     label_paths = {file.file_id: file.path for file in found.files if file.place.task}
     shards: dict[str, list[dict[str, str]]] = defaultdict(list)
+    days = days_of(found.scans)
     for scan in sorted(found.scans, key=lambda item: item.scan_id):
         name = shard_of(scan.exam_id if plan.study["channels"] else scan.scan_id, plan.shards)
-        shards[name].append(_shard_row(scan, {task: label_paths[file] for task, file in owners.get(scan.scan_id, {}).items()}))
+        shards[name].append(
+            _shard_row(scan, {task: label_paths[file] for task, file in owners.get(scan.scan_id, {}).items()}, days.get(scan.scan_id))
+        )
     for shard in plan.shards:
         write_rows(where.shard(shard), SHARD, shards[shard])
     write_accounts(where, plan.shards, files, refused)
 
 
-def _shard_row(scan: Found3D, labels: dict[str, Path]) -> dict[str, str]:
-    from pipeline.scans.inventory import content_of
+def _shard_row(scan: Found3D, labels: dict[str, Path], day: int | None) -> dict[str, str]:
+    from pipeline.scans.content import sources_of
 
-    content = content_of([*scan.paths, *scan.detached, *(labels[task] for task in sorted(labels))])[:32]
+    content = sources_of(scan.kind, scan.paths, labels)
     spacing = json.dumps([round(value, 4) for value in scan.spacing_mm]) if scan.spacing_mm else ""
     values = (
         scan.scan_id, scan.exam_id, scan.subject_id, scan.kind, scan.modality, scan.channel, str(len(scan.paths)), content, spacing,
-        json.dumps(sorted(labels)), scan.place.origin, scan.place.licence,
+        "" if day is None else str(day), json.dumps(sorted(labels)), scan.place.origin, scan.place.licence,
     )  # fmt: skip
     return dict(zip(SHARD, values, strict=True))
 
@@ -170,4 +184,21 @@ def check(plan: Plan, where: StudyFolder, counts: Counter[str], num_scans: int) 
         raise ValueError(
             f"max_refused: {share:.0%} of the files were refused, more than the {plan.study['max_refused']:.0%} that the study allows; "
             f"{where.quarantine} says why. Mend or remove them, or raise max_refused in the study"
+        )
+
+
+def check_disk(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[str, dict[str, str]]) -> None:
+    """Says how much disk the store will need; too little is a ``ValueError`` before anything is stored."""
+    from pipeline.verbs.preprocess import settings_of
+    from pipeline.volumes.forecast import MASK, PACKED, free_bytes, store_bytes, told, used_bytes
+
+    scans = [(scan.shape, scan.spacing_mm, len(owners.get(scan.scan_id, ()))) for scan in found.scans]
+    whole = store_bytes(scans, settings_of(plan, where)["spacing_mm"])
+    needed, free = max(0, whole - used_bytes(where.store)), free_bytes(where.store)
+    how = f"uncropped, int16 at {PACKED:.0%} of its size, masks at {MASK:.0%}, no checkpoints"
+    typer.echo(f"index: the store will need at most {told(whole)} ({how}), {told(needed)} of them still to come; {told(free)} are free")
+    if needed > free:
+        raise ValueError(
+            f"{where.store}: needs up to {told(needed)} more, but only {told(free)} are free there; free some, put the results on another "
+            f"disk (--results), or set preprocess.spacing_mm to larger voxels"
         )

@@ -1,15 +1,18 @@
 """Look at your scans and labels; write a study and a task that fit them.
 
-Counts every file below both folders; headers are read of up to 200 images, voxels of up to 200 label files. Writes STUDIES/NAME.yaml and
+Counts every file below the folders; headers are read of up to 200 images, voxels of up to 200 label files. Writes STUDIES/NAME.yaml and
 TASKS/NAME.yaml below --into, with what was found and why each value was chosen in comments. An existing file is never overwritten.
 
 \b
-A label file belongs to the image of the same name (without nnU-Net's _0000), or to the DICOM series in the folder of that name.
+A label file belongs to the image of the same name (without nnU-Net's _0000), or to the DICOM series in the folder of that name. In a
+folder of nnU-Net or the Decathlon dataset.json says which are the labels, what they are called, and what the channels are; in one of
+nnssl pretrain_data.json says whose the images are. Without labels the study only pretrains.
 
 \b
 Examples:
   vesalius init scans --labels labels
   vesalius init /archive/ct --labels /archive/ct_labels --name liver
+  vesalius init nnUNet_raw/Dataset003_Liver
 """
 
 from __future__ import annotations
@@ -33,10 +36,11 @@ GENERAL = re.compile(r"(images?|scans?|data|nifti|dicom)(tr)?", re.IGNORECASE)
 
 def run(
     scans: Annotated[Path, typer.Argument(help="Folder of scans: NIfTI, MetaImage or DICOM, in any subfolders.")],
-    labels: Annotated[Path, typer.Option(help="Folder of label volumes.")],
+    labels: Annotated[Path | None, typer.Option(help="Folder of label volumes; default: what dataset.json says.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; default: that of the folder of scans.")] = None,
     into: Annotated[Path, typer.Option(help="Folder for studies/NAME.yaml and tasks/NAME.yaml.")] = Path("configs"),
 ) -> None:
+    from pipeline.cohorts._described import describe
     from pipeline.cohorts._suggest import study_yaml, suggest, task_yaml
     from pipeline.files import write_text
     from pipeline.plan import make_plan
@@ -46,25 +50,23 @@ def run(
     for path in (study, task):
         if path.exists():
             raise ValueError(f"{path}: is there already and is not overwritten; give the study another name with --name")
+    described = describe(scans)
+    labels = labels or described.labels
     images, subject = with_subjects(find_images(scans, labels))
-    label_files = find_labels(labels)
-    owned = {key: path for key, path in label_files.items() if key in {image.key for image in images}}
-    if not owned:
-        named = f"such as {next(iter(label_files))!r}, while an image is called {images[0].key!r}"
-        raise ValueError(
-            f"{labels}: none of its {len(label_files)} label files is named like an image in {scans} ({named}); rename them, or name the "
-            "folder that belongs to these scans"
-        )
-    found = suggest(scans, labels, images, owned, read_headers(images), read_values(owned), subject)
+    owned = find_owned(scans, labels, images) if labels else {}
+    values = read_values(owned) if labels else (0, Counter())
+    found = suggest(scans, labels, images, owned, read_headers(images), values, subject, described)
     try:
-        write_text(task, task_yaml(found, name, task))
+        if labels:
+            write_text(task, task_yaml(found, name, task))
         write_text(study, study_yaml(found, name, study, task))
         make_plan(study)
     except BaseException:
         study.unlink(missing_ok=True)
         task.unlink(missing_ok=True)
         raise
-    typer.echo(f"init: wrote {study} and {task}; look at them, they say what was found and why each value was chosen")
+    wrote = f"{study} and {task}; look at them, they say" if labels else f"{study}; look at it, it says"
+    typer.echo(f"init: wrote {wrote} what was found and why each value was chosen")
     typer.echo(f"next: vesalius run {study}")
 
 
@@ -85,22 +87,24 @@ def _name(scans: Path, name: str | None) -> str:
         raise ValueError(f"--name: {name!r} is none; use up to 48 of a-z, 0-9 and _") from error
 
 
-def find_images(scans: Path, labels: Path) -> list[Image]:
+def find_images(scans: Path, labels: Path | None) -> list[Image]:
     """Every image below ``scans``, sorted by path; files below ``labels`` are none."""
     from pipeline.cohorts._suggest import Image
+    from pipeline.scans.layouts import read_layouts
     from pipeline.scans.naming import name_of
     from pipeline.scans.walk import walk
 
-    images, series = [], Counter()
+    images, series, layouts = [], Counter(), read_layouts(scans)
     for item in _walked(walk(scans), scans):
-        if item.path.resolve().is_relative_to(labels.resolve()) and labels.resolve() != scans.resolve():
+        if labels and item.path.resolve().is_relative_to(labels.resolve()) and labels.resolve() != scans.resolve():
             continue
         if item.kind == "dicom" and item.code is None:
             series[item.path.parent] += 1
         elif item.kind in ("nifti", "metaimage") and item.code is None:
-            named = name_of(item.relative)
-            if not named.is_labels:
-                images.append(Image(named.key, named.subject, item.kind, item.path, 1, named.channel))
+            listed = layouts.of(item.path)
+            named = listed.named if listed else name_of(item.relative)
+            if named is not None and not named.is_labels:
+                images.append(Image(named.key, named.subject, item.kind, item.path, 1, named.channel, named.modality))
     images += [Image(folder.name, folder.name, "dicom", folder, number, "") for folder, number in series.items()]
     if not images:
         raise ValueError(f"{scans}: holds no NIfTI, MetaImage or DICOM file; name the folder that holds the scans")
@@ -119,6 +123,19 @@ def with_subjects(images: list[Image]) -> tuple[list[Image], str]:
         return images, ""
     found = {image.path: re.search(pattern, image.key) for image in flat}
     return [replace(image, subject=found[image.path][1]) if found.get(image.path) else image for image in images], pattern
+
+
+def find_owned(scans: Path, labels: Path, images: list[Image]) -> dict[str, Path]:
+    """Key -> label file, of those that belong to an image."""
+    label_files = find_labels(labels)
+    owned = {key: path for key, path in label_files.items() if key in {image.key for image in images}}
+    if not owned:
+        named = f"such as {next(iter(label_files))!r}, while an image is called {images[0].key!r}"
+        raise ValueError(
+            f"{labels}: none of its {len(label_files)} label files is named like an image in {scans} ({named}); rename them, or name the "
+            "folder that belongs to these scans"
+        )
+    return owned
 
 
 def find_labels(labels: Path) -> dict[str, Path]:
@@ -183,19 +200,20 @@ def _dicom_header(image: Image) -> Header | None:
 def _file_header(image: Image, look: bool) -> Header | None:
     from pipeline.cohorts._suggest import Header
     from pipeline.scans.metaimage import read_grid as metaimage_grid
-    from pipeline.scans.naming import name_of
-    from pipeline.scans.nifti import read_grid as nifti_grid
+    from pipeline.scans.nifti import count_volumes, read_grid
     from pipeline.scans.quarantine import Refused
     from pipeline.scans.reading import read_scan
 
     try:
-        grid = (nifti_grid if image.kind == "nifti" else metaimage_grid)(image.path).canonical()[0]
-        modality = name_of(image.path.name).modality
+        count = count_volumes(image.path) if image.kind == "nifti" else 1
+        grid = (read_grid(image.path, four_d=True) if image.kind == "nifti" else metaimage_grid(image.path)).canonical()[0]
+        modality = image.modality
         if not modality and look:
-            modality = "CT" if float(read_scan(image.kind, [image.path]).voxels.min()) < AIR_HU else "MR"
+            kind = image.kind if count == 1 else f"{image.kind}:0"
+            modality = "CT" if float(read_scan(kind, [image.path]).voxels.min()) < AIR_HU else "MR"
     except Refused:
         return None
-    return Header(modality, grid.shape, grid.spacing_mm)
+    return Header(modality, grid.shape, grid.spacing_mm, count)
 
 
 def read_values(owned: dict[str, Path]) -> tuple[int, Counter[int]]:

@@ -3,7 +3,8 @@
 Reads shards/SHARD.tsv, the private crosswalk and the scans themselves. Writes the store, shards/SHARD.parquet (manifest rows before the
 split: no cluster_id, split, twin_of), shards/SHARD.twins.parquet (scan_id, fingerprint) and shards/SHARD.refused.tsv (columns of
 quarantine.tsv: file_id, scan_id, stage, code, reason, remedy, origin, licence). A scan whose source and settings are unchanged is not read
-again, so a call that was interrupted continues; scans that left the study leave the store.
+again, so a call that was interrupted continues; scans that left the study leave the store, and one whose files are not those that `index`
+saw is refused as CHANGED.
 
 \b
 Examples:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 MANIFEST_COLUMNS = (
     "scan_id", "exam_id", "subject_id", "channels", "modality", "spacing_mm", "shape", "affine", "body_low_mm", "body_high_mm",
-    "window_low", "window_high", "slope", "inter", "digest", "labels", "origin", "licence",
+    "window_low", "window_high", "slope", "inter", "digest", "day", "labels", "origin", "licence",
 )  # fmt: skip
 
 
@@ -58,6 +59,7 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
     from functools import partial
 
     from pipeline.progress import Progress
+    from pipeline.scans.since import since_index
     from pipeline.volumes.jobs import process_all
     from pipeline.volumes.store import Store
 
@@ -65,11 +67,12 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
         left.unlink()  # of a call that was killed: no other writes this shard now
     rows = read_shard(where, shard)
     jobs, outcomes = shard_jobs(plan, where, rows)
-    store = Store(where.store)
+    store, parts = Store(where.store), {job.scan_id: {part.scan_id for part in job.parts} for job in jobs}
     remove_departed(plan, where, shard, store)
     with Progress(f"preprocess {shard}", total=max(1, len(jobs)), unit="scan") as progress:
+        check = since_index(rows, *source_paths(plan, where))
         for outcome in process_all(jobs, partial(read_source, memory_mb=memory_mb), workers, memory_mb):
-            outcomes.append(outcome)
+            outcomes.append(check(outcome, parts[outcome.scan_id], store))
             progress.advance()
     refuse_wrong_labels(outcomes)
     write_shard(where, shard, rows, jobs, outcomes, store)
@@ -199,6 +202,8 @@ def write_shard(where: StudyFolder, shard: str, rows: pd.DataFrame, jobs: list[J
     scans = sorted(outcome.scan_id for outcome in outcomes if not outcome.code)
     prints = pd.DataFrame({"scan_id": scans, "fingerprint": [store.fingerprint(scan).tobytes() for scan in scans]})
     manifest = pd.DataFrame([manifest_row(scan, store) for scan in scans], columns=MANIFEST_COLUMNS)
+    days = dict(zip(rows["scan_id"], rows.get("day", [""] * len(rows)), strict=True))
+    manifest["day"] = pd.array([int(day) if (day := days[first_part[scan]]) else pd.NA for scan in scans], dtype="Int64")
     write_table(where.root / "shards" / f"{shard}.twins.parquet", lambda path: prints.to_parquet(path, index=False))
     write_text(where.shard_refused(shard), "".join(f"{line}\n" for line in lines))
     write_table(where.shard_manifest(shard), lambda path: manifest.to_parquet(path, index=False))

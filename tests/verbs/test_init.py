@@ -1,5 +1,7 @@
 """`vesalius init`: what it writes can be planned and says what was found; what it can't use, it names."""
 
+import json
+
 import nibabel
 import numpy as np
 import pytest
@@ -192,3 +194,65 @@ def test_several_volumes_of_one_person_are_one_subject(tmp_path):
     assert {name_of(f"patient00{n}_{phase}.nii.gz", (), pattern).subject for n in (0, 1) for phase in ("ED", "ES")} == {
         "patient000", "patient001"
     }  # fmt: skip
+
+
+def describe(root, value, name="dataset.json"):
+    (root / name).write_text(json.dumps(value))
+
+
+def test_a_folder_of_nnunet_names_its_labels_itself(cohort, tmp_path):
+    (cohort / "images").rename(cohort / "imagesTr")
+    (cohort / "labels").rename(cohort / "labelsTr")
+    for path in (cohort / "imagesTr").iterdir():
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+    describe(cohort, {"channel_names": {"0": "CT"}, "labels": {"background": 0, "left atrium": 1, "wall": 5, "never seen": 6}})
+    init.run(cohort, None, "atrium", tmp_path / "configs")
+    plan = make_plan(tmp_path / "configs/studies/atrium.yaml")
+    assert plan.tasks["atrium"]["kind"]["segmentation"]["classes"] == {"1": "left atrium", "5": "wall", "6": "never seen"}
+    assert plan.tasks["atrium"]["labels"] == str(cohort / "labelsTr")
+    assert plan.study["sources"][0]["path"] == str(cohort)
+    assert plan.study["sources"][0]["modality"] == "CT", "as dataset.json says, whatever the values are"
+    assert "8 images of 8 subjects" in (tmp_path / "configs/studies/atrium.yaml").read_text()
+
+
+def test_sequences_in_a_4d_file_of_the_decathlon_become_channels(tmp_path):
+    root = tmp_path / "Task01"
+    for number in range(3):
+        save(root / f"imagesTr/B_{number}.nii.gz", np.arange(16000, dtype=np.int16).reshape(20, 20, 20, 2))
+        save(root / f"labelsTr/B_{number}.nii.gz", np.ones((20, 20, 20), np.uint8))
+    pairs = [{"image": f"./imagesTr/B_{n}.nii.gz", "label": f"./labelsTr/B_{n}.nii.gz"} for n in range(3)]
+    describe(root, {"modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"0": "background", "1": "tumour"}, "training": pairs})
+    init.run(root, None, None, tmp_path / "configs")
+    plan = make_plan(tmp_path / "configs/studies/task01.yaml")
+    assert plan.study["channels"] == ["0000", "0001"]
+    assert plan.study["sources"][0]["four_d"] == "split"
+    assert plan.study["sources"][0]["modality"] == "MR"
+    assert plan.tasks["task01"]["kind"]["segmentation"]["classes"] == {"1": "tumour"}
+
+
+def test_a_folder_without_labels_becomes_a_study_that_only_pretrains(tmp_path, capsys):
+    root = tmp_path / "Dataset001"
+    subjects = {}
+    for number in range(4):
+        save(root / f"odd/{number}.nii.gz", np.arange(8000, dtype=np.int16).reshape(20, 20, 20))
+        image = {"image_path": f"$nnssl_raw/Dataset001/odd/{number}.nii.gz", "modality": "T1w"}
+        subjects[f"P{number}"] = {"sessions": {"ses-DEFAULT": {"images": [image]}}}
+    save(root / "odd/mask.nii.gz", np.ones((20, 20, 20), np.uint8))
+    describe(root, {"datasets": {"D": {"subjects": subjects}}}, "pretrain_data.json")
+    init.run(root, None, None, tmp_path / "configs")
+    study = tmp_path / "configs/studies/dataset001.yaml"
+    plan = make_plan(study)
+    assert not plan.tasks
+    assert not plan.transfers
+    assert len(plan.runs) == 2
+    assert "4 images of 4 subjects" in study.read_text()
+    assert not (tmp_path / "configs/tasks").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dataset.json", "{"), ("dataset.json", '{"labels": 1, "modality": {}}'), ("pretrain_data.json", "[]")]
+)
+def test_a_broken_description_is_one_message(cohort, tmp_path, name, value):
+    (cohort / name).write_text(value)
+    with pytest.raises(ValueError, match=rf"{name}: .*mend it, or remove it"):
+        init.run(cohort, None, "x", tmp_path / "configs")

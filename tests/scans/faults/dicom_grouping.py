@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 from faults.cases import Table
 from faults.dicom_geometry import CORONAL
 from faults.series import STEP, make_enhanced, make_series, make_slice, save, uid
@@ -126,16 +127,62 @@ def enhanced_with_a_slope_a_frame(folder):
     save([make_enhanced(slices, order=[5, 2, 7, 0, 1, 6, 3, 4], per_frame_scaling=True)], folder)
 
 
-@case(0, "MULTI_FRAME")
+SHUFFLED = [int(k) for k in np.random.default_rng(1).permutation(16)]
+
+
+@case(2, offsets=(0.0, 50.0))
 def enhanced_with_two_stacks(folder):
-    slices = make_series() + make_series(origin=(-7, 4, 80))
-    save([make_enhanced(slices, content=[{"StackID": str(k // 8)} for k in range(16)])], folder)
+    slices = make_series() + make_series(origin=(-7, 4, 80), offset=50)
+    save([make_enhanced(slices, order=SHUFFLED, content=[{"StackID": str(k // 8)} for k in range(16)])], folder)
 
 
-@case(0, "MULTI_FRAME")
+@case(2, offsets=(0.0, 50.0))
+def enhanced_with_two_stacks_of_other_orientation(folder):
+    slices = make_series() + make_series(orientation=CORONAL, offset=50)
+    save([make_enhanced(slices, order=SHUFFLED, orientations=True)], folder)
+
+
+@case(2, offsets=(0.0, 50.0))
 def enhanced_with_two_times(folder):
     slices = make_series() + make_series(offset=50)
-    save([make_enhanced(slices, content=[{"TemporalPositionIndex": 1 + k // 8} for k in range(16)])], folder)
+    save([make_enhanced(slices, order=SHUFFLED, content=[{"TemporalPositionIndex": 1 + k // 8} for k in range(16)])], folder)
+
+
+@case(2, offsets=(0.0, 50.0))
+def enhanced_with_two_times_by_the_clock(folder):
+    slices = make_series() + make_series(offset=50)
+    content = [{"FrameAcquisitionDateTime": f"202601022359{k % 8:02d}.5" if k < 8 else f"202601030000{k % 8:02d}"} for k in range(16)]
+    save([make_enhanced(slices, order=SHUFFLED, content=content)], folder)
+
+
+@case(2, offsets=(0.0, 50.0))
+def enhanced_with_two_echoes(folder):
+    slices = make_series() + make_series(offset=50)
+    save([make_enhanced(slices, order=SHUFFLED, content=[{"MREchoSequence": 5.0 + k // 8} for k in range(16)])], folder)
+
+
+@case(2, offsets=(0.0, 50.0))
+def enhanced_with_two_gradient_directions(folder):
+    slices = make_series() + make_series(offset=50)
+    save([make_enhanced(slices, order=SHUFFLED, content=[{"gradient": [k // 8, 1 - k // 8, 0]} for k in range(16)])], folder)
+
+
+@case()
+def enhanced_with_an_acquisition_a_frame(folder):
+    save([make_enhanced(make_series(), content=[{"FrameAcquisitionNumber": k} for k in range(8)])], folder)
+
+
+@case(1, "MISSING_SLICE")
+def enhanced_with_a_hole_in_one_of_two_stacks(folder):
+    slices = make_series() + make_series(origin=(-7, 4, 80))
+    content = [{"StackID": str(k // 8)} for k in range(16)]
+    save([make_enhanced(slices[:11] + slices[12:], content=content[:11] + content[12:])], folder)
+
+
+@case()
+def enhanced_twice(folder):
+    for name in "ab":
+        save([make_enhanced(make_series())], folder, name)
 
 
 @case(0, "DUPLICATE_POSITION")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.scans import dicom
+from pipeline.scans.frames import unfolded
 from pipeline.scans.identity import Identity
 from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.quarantine import Refused
@@ -34,10 +35,16 @@ def read_folder(folder: Path) -> Outcome:
             slices += [header] if header is not None else []
     for series in dicom.group(slices):
         try:
-            found.volumes.append(read_scan("dicom", [item.path for item in series.slices], QUICK))
-            found.files.append(len(series.slices))
+            kinds = [kind for kind, _ in unfolded(series)]
         except Refused as refused:
             found.codes.add(refused.code.value)
+            continue
+        for kind in kinds:
+            try:
+                found.volumes.append(read_scan(kind, [item.path for item in series.slices], QUICK))
+                found.files.append(len(series.slices))
+            except Refused as refused:
+                found.codes.add(refused.code.value)
     return found
 
 

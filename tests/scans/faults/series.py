@@ -79,8 +79,9 @@ def save(slices, folder: Path, prefix: str = "s") -> list[Path]:
     return paths
 
 
-def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) -> Dataset:
-    """An enhanced CT object of slices; ``content``: a dictionary a frame for its FrameContentSequence."""
+def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False, orientations=False) -> Dataset:
+    """An enhanced CT object of slices; ``content``: a dictionary a frame for its FrameContentSequence (an echo time or a gradient goes to
+    the sequence of its own); ``orientations``: one a frame."""
     first = slices[0]
     order = list(range(len(slices))) if order is None else order
     ds = Dataset()
@@ -94,6 +95,8 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [Dataset()], [Dataset()]
     shared.PixelMeasuresSequence[0].PixelSpacing = first.PixelSpacing
     shared.PlaneOrientationSequence[0].ImageOrientationPatient = first.ImageOrientationPatient
+    if orientations:
+        del shared.PlaneOrientationSequence
     if not per_frame_scaling:
         shared.PixelValueTransformationSequence = [_scaling(first)]
     ds.SharedFunctionalGroupsSequence, frames = [shared], []
@@ -103,7 +106,10 @@ def make_enhanced(slices, *, order=None, content=(), per_frame_scaling=False) ->
         frame.PlanePositionSequence[0].ImagePositionPatient = slices[place].ImagePositionPatient
         frame.FrameContentSequence[0].StackID = "1"
         for word, value in (content[place] if content else {}).items():
-            setattr(frame.FrameContentSequence[0], word, value)
+            _put(frame, word, value)
+        if orientations:
+            frame.PlaneOrientationSequence = [Dataset()]
+            frame.PlaneOrientationSequence[0].ImageOrientationPatient = slices[place].ImageOrientationPatient
         _index(frame.FrameContentSequence[0], [tuple(item.ImagePositionPatient) for item in slices], place)
         if per_frame_scaling:
             frame.PixelValueTransformationSequence = [_scaling(slices[place])]
@@ -128,6 +134,17 @@ def _index(content, positions, place: int) -> None:
     content.InStackPositionNumber = places.index(positions[place]) + 1
     repeat = [positions[:place].count(positions[place]) + 1] if len(places) < len(positions) else []
     content.DimensionIndexValues = [1, content.InStackPositionNumber, *repeat]
+
+
+def _put(frame, word, value) -> None:
+    item = Dataset()
+    if word == "MREchoSequence":
+        item.EffectiveEchoTime, frame.MREchoSequence = value, [item]
+    elif word == "gradient":
+        item.DiffusionGradientOrientation, frame.MRDiffusionSequence = value, [Dataset()]
+        frame.MRDiffusionSequence[0].DiffusionGradientDirectionSequence = [item]
+    else:
+        setattr(frame.FrameContentSequence[0], word, value)
 
 
 def _scaling(ds) -> Dataset:

@@ -1,0 +1,33 @@
+"""What scans are made of on the disk, and whether it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.files import digest_of
+from pipeline.scans.patience import patiently
+
+
+def detached_of(kind: str, path: Path) -> tuple[Path, ...]:
+    """The voxels' own file, where ``path`` is but their header; raises ``Refused``."""
+    if kind.startswith("nifti"):
+        from pipeline.scans.nifti import detached_of as found
+    elif kind == "metaimage":
+        from pipeline.scans.metaimage import detached_of as found
+    else:
+        return ()
+    return found(path)
+
+
+def content_of(paths: Sequence[Path]) -> str:
+    """Digest of the sizes and times of files: a change of any wakes what was made from them."""
+    stats = [path.stat() for path in paths]
+    return digest_of([[item.st_size, item.st_mtime_ns] for item in stats])
+
+
+def sources_of(kind: str, paths: Sequence[Path | str], labels: Mapping[str, Path | str]) -> str:
+    """The content of a scan in its shard's table, with the files of its voxels and its labels (by task); raises ``Refused``."""
+    own = sorted(Path(path).absolute() for path in paths)
+    detached = [item for path in own for item in patiently(detached_of, kind, path)]
+    return patiently(content_of, [*own, *detached, *(Path(labels[task]) for task in sorted(labels))])[:32]
