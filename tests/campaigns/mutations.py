@@ -66,7 +66,7 @@ def look(folder: Path, read: Any, tell: Any = lambda stage: None) -> tuple[list,
 def here(kind: str, paths: Any) -> Any:
     """As the child of ``read_scan`` ends."""
     try:
-        return READERS[kind](tuple(map(str, paths)), np.empty)
+        return READERS[kind.partition(":")[0]](tuple(map(str, paths)), np.empty, kind.partition(":")[2])
     except Refused:
         raise
     except MemoryError:

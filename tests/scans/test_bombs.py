@@ -57,7 +57,7 @@ def read_in_child(kind: str, path: str, there) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_mb()
     try:
-        READERS[kind]((path,), np.empty)
+        READERS[kind]((path,), np.empty, "")
         there.send((None, peak_mb() - before))
     except Refused as refused:
         there.send((refused.code, peak_mb() - before))
@@ -74,6 +74,7 @@ def test_a_bomb_is_refused_in_little_memory(name, tmp_path):
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=read_in_child, args=(kind, str(tmp_path / "bomb"), there))
     child.start()
+    there.close()  # a child that dies without a word ends the wait
     code, grown_mb = here.recv()
     child.join()
     assert code in (Code.TOO_LARGE, Code.BAD_HEADER)
