@@ -199,10 +199,11 @@ class Finetuning:
         return found
 
     def _cell_settings(self, cell: Cell, judged: tuple[str, ...]) -> dict[str, Any]:
-        """All that a cell's results depend on."""
+        """All that a cell's results depend on; where the labels lie is no part of it, ``data_digest`` says what they are."""
+        task = {key: value for key, value in self.plan.tasks[self.transfer.task].items() if key != "labels"}
         shared = self.settings.model_dump(mode="json", include={"batch", "size_vox", "weight_decay", "warmup", "precision", "threads"})
         return {
-            **asdict(cell), **shared, "task": self.plan.tasks[self.transfer.task], "network": self.network, "judged": list(judged),
+            **asdict(cell), **shared, "task": task, "network": self.network, "judged": list(judged),
             "load": self.initialisation.load, "encoder_rate": self.initialisation.encoder_rate, "version": __version__,
             "data_digest": self.data_digest, "weights_digest": self._weights[cell.run] if cell.run else None,
         }  # fmt: skip

@@ -90,3 +90,14 @@ def test_the_page_says_what_the_verdict_says(finished, tmp_path):
     assert all(f"{point['dice_mean']:.3f}" in row for point in item["curve"])
     assert "exploratory" in next(line for line in page.splitlines() if line.startswith("| frozen"))
     assert all(sentence in page for sentence in beside["sentences"])
+
+
+def test_cells_say_nothing_of_where_labels_lie(finished, tmp_path):
+    plan, where = finished
+    keep(plan, where, tmp_path / "kept")
+    assert not [path.name for path in (tmp_path / "kept").iterdir() if '"labels":' in path.read_text()]
+    transfer = plan.transfers[0]
+    made = {path: path.stat().st_mtime_ns for path in where.transfer(transfer.transfer).rglob("*-*.json")}
+    plan.tasks[transfer.task]["labels"] = str(tmp_path / "moved")
+    finetune(plan, where, transfer)
+    assert {path: path.stat().st_mtime_ns for path in made} == made
