@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anatomy.grid import Grid
 from pipeline.scans.quarantine import Code, Refused
+from pipeline.volumes.memory import mapped_bytes
 from pipeline.volumes.volume import Volume
 
 Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
@@ -111,7 +111,7 @@ def _run(read: Read, paths: tuple[str, ...], limits: Limits, there: Connection, 
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    resource.setrlimit(resource.RLIMIT_AS, (_used_bytes() + (limits.memory_mb << 20), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes() + (limits.memory_mb << 20), resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CPU, (limits.processor_s, limits.processor_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -125,8 +125,3 @@ def _run(read: Read, paths: tuple[str, ...], limits: Limits, there: Connection, 
         answer = Refused(Code.CORRUPT)
     there.send(answer)
     there.close()
-
-
-def _used_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
-    return pages * resource.getpagesize()

@@ -26,8 +26,7 @@ def content_of(paths: Sequence[Path]) -> str:
     return digest_of([[item.st_size, item.st_mtime_ns] for item in stats])
 
 
-def sources_of(kind: str, paths: Sequence[Path | str], labels: Mapping[str, Path | str]) -> str:
-    """The content of a scan in its shard's table, with the files of its voxels and its labels (by task); raises ``Refused``."""
+def sources_of(paths: Sequence[Path | str], detached: Sequence[Path], labels: Mapping[str, Path | str]) -> str:
+    """The content of a scan in its shard's table, with the files of its voxels and its labels (by task)."""
     own = sorted(Path(path).absolute() for path in paths)
-    detached = [item for path in own for item in patiently(detached_of, kind, path)]
     return patiently(content_of, [*own, *detached, *(Path(labels[task]) for task in sorted(labels))])[:32]

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from anatomy.grid import Grid
+from pipeline.scans import nrrd
 from pipeline.scans.detached import beside
+from pipeline.scans.geometry import LPS_TO_RAS
 from pipeline.scans.header_text import MAX_LINES, line_of, numbers, wholes
-from pipeline.scans.nrrd import read_header, read_nrrd
 from pipeline.scans.payload import Allocate, Stored, check_shape, check_size, read_voxels, skip, unzipped
-from pipeline.scans.placement import LPS_TO_RAS, grid_of
+from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
 
@@ -54,15 +55,14 @@ def read_metaimage(path: Path | str, allocate: Allocate = np.empty) -> Volume:
     """voxels (1, D, H, W), int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``."""
     path = Path(path)
     try:
-        if _is_nrrd(path):
-            return read_nrrd(path, allocate)
+        read_head, read_rest = (nrrd.read_header, nrrd.read_data) if _is_nrrd(path) else (_header, _voxels)
         with path.open("rb") as stream:
-            header = _header(stream)
+            header = read_head(stream)
             if not header.data:
-                return Volume(_voxels(path, stream, header, allocate), header.grid)
+                return Volume(read_rest(path, stream, header, allocate), header.grid)
         data = beside(path, header.data)
         with data.open("rb") as stream:
-            return Volume(_voxels(data, stream, header, allocate), header.grid)
+            return Volume(read_rest(data, stream, header, allocate), header.grid)
     except OSError:
         raise Refused(Code.UNREADABLE) from None
 
@@ -82,7 +82,7 @@ def _any_header(path: Path) -> Any:
     try:
         is_nrrd = _is_nrrd(path)
         with path.open("rb") as stream:
-            return read_header(stream) if is_nrrd else _header(stream)
+            return nrrd.read_header(stream) if is_nrrd else _header(stream)
     except OSError:
         raise Refused(Code.UNREADABLE) from None
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from anatomy.grid import Grid
-from pipeline.scans.detached import beside
 from pipeline.scans.header_text import MAX_LINES, line_of, numbers, wholes
 from pipeline.scans.payload import Allocate, Stored, check_shape, check_size, read_voxels, skip, unbzipped
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
-from pipeline.volumes.volume import Volume
 
 KINDS = {
     "i1": "signed char,int8,int8_t", "u1": "uchar,unsigned char,uint8,uint8_t",
@@ -53,17 +51,6 @@ class Nrrd:
     data: str
 
 
-def read_nrrd(path: Path, allocate: Allocate = np.empty) -> Volume:
-    """voxels (1, D, H, W), int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``."""
-    with path.open("rb") as stream:
-        header = read_header(stream)
-        if not header.data:
-            return Volume(_voxels(path, stream, header, allocate), header.grid)
-    data = beside(path, header.data)
-    with data.open("rb") as stream:
-        return Volume(_voxels(data, stream, header, allocate), header.grid)
-
-
 def read_header(stream: Any) -> Nrrd:
     """From the start of a file; the stream then stands behind the header."""
     fields = _fields(stream)
@@ -87,7 +74,8 @@ def read_header(stream: Any) -> Nrrd:
     return Nrrd(stored, grid_of(shape, _affine(fields, shape, axes)), encoding, lines, skipped, fields.get("datafile", ""))
 
 
-def _voxels(path: Path, stream: Any, header: Nrrd, allocate: Allocate) -> np.ndarray:
+def read_data(path: Path, stream: Any, header: Nrrd, allocate: Allocate) -> np.ndarray:
+    """voxels (1, D, H, W) from the file that holds them, whose stream stands behind the header, or at its start if that lies elsewhere."""
     for _ in range(header.lines):
         if line_of(stream) is None:
             raise Refused(Code.TRUNCATED)

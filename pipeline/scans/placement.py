@@ -12,7 +12,6 @@ from pipeline.scans.quarantine import Code, Refused
 MAX_SHEAR = 1e-3  # cosine between two axes of the array
 MIN_SPACING_MM, MAX_SPACING_MM = 0.002, 100.0
 MAX_POSITION_MM = 1e5
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def grid_of(shape: Sequence[int], affine: np.ndarray) -> Grid:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.scans.content import sources_of
+from pipeline.scans.content import detached_of, sources_of
+from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import REASONS, Code, Refused
 from pipeline.volumes.jobs import Outcome
 from pipeline.volumes.store import Store
@@ -24,7 +26,9 @@ def since_index(
     def same(scan: str) -> bool:
         kind, content = seen[scan]
         try:
-            return sources_of(kind, files.get(scan, ()), labels.get(scan, {})) == content
+            paths = files.get(scan, ())
+            detached = [item for path in paths for item in patiently(detached_of, kind, Path(path))]
+            return sources_of(paths, detached, labels.get(scan, {})) == content
         except (OSError, Refused):
             return False
 

@@ -166,7 +166,7 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
 def _shard_row(scan: Found3D, labels: dict[str, Path], day: int | None) -> dict[str, str]:
     from pipeline.scans.content import sources_of
 
-    content = sources_of(scan.kind, scan.paths, labels)
+    content = sources_of(scan.paths, scan.detached, labels)
     spacing = json.dumps([round(value, 4) for value in scan.spacing_mm]) if scan.spacing_mm else ""
     values = (
         scan.scan_id, scan.exam_id, scan.subject_id, scan.kind, scan.modality, scan.channel, str(len(scan.paths)), content, spacing,

@@ -66,11 +66,12 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
     for left in where.shard(shard).parent.glob(f".{shard}.*.tmp"):
         left.unlink()  # of a call that was killed: no other writes this shard now
     rows = read_shard(where, shard)
-    jobs, outcomes = shard_jobs(plan, where, rows)
+    files, labels = source_paths(plan, where)
+    jobs, outcomes = shard_jobs(plan, where, rows, files, labels)
     store, parts = Store(where.store), {job.scan_id: {part.scan_id for part in job.parts} for job in jobs}
     remove_departed(plan, where, shard, store)
     with Progress(f"preprocess {shard}", total=max(1, len(jobs)), unit="scan") as progress:
-        check = since_index(rows, *source_paths(plan, where))
+        check = since_index(rows, files, labels)
         for outcome in process_all(jobs, partial(read_source, memory_mb=memory_mb), workers, memory_mb):
             outcomes.append(check(outcome, parts[outcome.scan_id], store))
             progress.advance()
@@ -91,15 +92,16 @@ def read_shard(where: StudyFolder, shard: str) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 
 
-def shard_jobs(plan: Plan, where: StudyFolder, rows: pd.DataFrame) -> tuple[list[Job], list[Outcome]]:
-    """What there is to do, and exams refused because a channel is missing or there twice."""
+def shard_jobs(
+    plan: Plan, where: StudyFolder, rows: pd.DataFrame, files: dict[str, tuple[str, ...]], labels: dict[str, dict[str, str]]
+) -> tuple[list[Job], list[Outcome]]:
+    """What there is to do, and exams refused because a channel is missing or there twice; files and labels as in ``source_paths``."""
     from pipeline.files import digest, digest_of
     from pipeline.scans.patience import patiently
     from pipeline.volumes.jobs import Job, Outcome, Part
 
     channels = plan.study["channels"]
     settings = settings_of(plan, where)
-    files, labels = source_paths(plan, where)
     jobs, refused = [], []
     for _, group in rows.groupby("exam_id" if channels else "scan_id"):
         problem = channel_problem(group, channels) if channels else None

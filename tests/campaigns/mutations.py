@@ -32,11 +32,12 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "scans"), str(Path(__file__).par
 from originals import Files, damaged, originals  # noqa: E402
 from statements import agrees, apart  # noqa: E402
 
-from pipeline.scans.child import Limits, _used_bytes  # noqa: E402
+from pipeline.scans.child import Limits  # noqa: E402
 from pipeline.scans.identity import Identity  # noqa: E402
 from pipeline.scans.inventory import Place, take_stock  # noqa: E402
 from pipeline.scans.quarantine import Code, Refused  # noqa: E402
 from pipeline.scans.reading import CODECS, READERS, _import_codecs, read_scan  # noqa: E402
+from pipeline.volumes.memory import mapped_bytes  # noqa: E402
 
 HANG_S = 5.0
 MOST_MB = 512
@@ -135,7 +136,7 @@ class Campaign:
 
 def work(campaign: Campaign, numbers: list[int], there: Any) -> None:
     """In the child."""
-    resource.setrlimit(resource.RLIMIT_AS, (_used_bytes() + (Limits().memory_mb << 20), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes() + (Limits().memory_mb << 20), resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in numbers:
         try:

@@ -209,3 +209,22 @@ def test_a_file_that_changes_after_index_is_refused_until_index_sees_it(tmp_path
     preprocess.run(where.root, "00")
     assert len(Store(where.store).names()) == 3
     assert table(where.shard_refused("00")).empty
+
+
+def test_voxels_beside_their_header_that_change_after_index_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("VESALIUS_PRIVATE", str(tmp_path / "private"))
+    for number in range(2):
+        save_nifti(tmp_path / f"data/{number}.nii.gz", number)
+    nib.save(nib.Nifti1Pair(picture(2), np.diag([1.0, 1.5, 2.0, 1.0])), tmp_path / "data/pair.hdr")
+    where = planned(tmp_path, tmp_path / "data")
+    index.run(where.root)
+    before = table(where.shard("00"))
+    index.run(where.root)
+    assert table(where.shard("00")).equals(before)
+    os.utime(tmp_path / "data/pair.img", (1, 1))
+    preprocess.run(where.root, "00")
+    assert table(where.shard_refused("00"))["code"].to_list() == ["CHANGED"]
+    index.run(where.root)
+    preprocess.run(where.root, "00")
+    assert table(where.shard_refused("00")).empty
+    assert len(Store(where.store).names()) == 3

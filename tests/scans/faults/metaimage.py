@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from faults.cases import Table
 from faults.phantom import turned
-from faults.text_files import mha
-from faults.volume_files import OBLIQUE, affine_of, at, holds, packed, put, raw_of, values_of
+from faults.text_files import exact, file_case, half, mha, spoiled
+from faults.volume_files import affine_of, at, holds, packed, put, raw_of, values_of
 
 METAIMAGE = Table("metaimage")
 case = METAIMAGE.case
@@ -16,29 +16,7 @@ FIELD = values_of()
 PACKED = zlib.compress(raw_of(FIELD, "i2"))
 
 
-def file(name, volumes=0, codes="", *, check=None, whole=None, **options):
-    """A case of one file with its voxels behind the header."""
-
-    def build(folder: Path) -> None:
-        put(folder, "scan.mha", whole if whole is not None else mha(**options))
-
-    build.__name__ = f"metaimage_{name}"
-    case(volumes, codes, check=(check or holds(options.get("affine", OBLIQUE), kind=np.int16)) if volumes else None)(build)
-
-
-def exact(values, kind=None, tolerance=0.0):
-    return holds(values=values, kind=kind, tolerance=tolerance)
-
-
-def spoiled(value) -> np.ndarray:
-    found = FIELD.copy()
-    found.flat[::100] = value
-    return found
-
-
-def half(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
+file = file_case(case, mha, "metaimage", ".mha")
 
 file("raw", 1)
 file("packed", 1, pack=True)

@@ -6,37 +6,15 @@ from pathlib import Path
 import numpy as np
 from faults.cases import Table
 from faults.phantom import turned
-from faults.text_files import nrrd
-from faults.volume_files import OBLIQUE, affine_of, at, holds, packed, put, raw_of, values_of
+from faults.text_files import exact, file_case, half, nrrd, spoiled
+from faults.volume_files import affine_of, at, holds, packed, put, raw_of, values_of
 
 NRRD = Table("metaimage")
 case = NRRD.case
 FIELD = values_of()
 
 
-def file(name, volumes=0, codes="", *, check=None, whole=None, suffix=".nrrd", **options):
-    """A case of one file with its voxels behind the header."""
-
-    def build(folder: Path) -> None:
-        put(folder, f"scan{suffix}", whole if whole is not None else nrrd(**options))
-
-    build.__name__ = f"nrrd_{name}"
-    case(volumes, codes, check=(check or holds(options.get("affine", OBLIQUE), kind=np.int16)) if volumes else None)(build)
-
-
-def exact(values, kind=None, tolerance=0.0):
-    return holds(values=values, kind=kind, tolerance=tolerance)
-
-
-def spoiled(value) -> np.ndarray:
-    found = FIELD.copy()
-    found.flat[::100] = value
-    return found
-
-
-def half(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
+file = file_case(case, nrrd, "nrrd", ".nrrd")
 
 file("raw", 1)
 for encoding in ("gzip", "bzip2"):

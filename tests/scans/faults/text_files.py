@@ -2,10 +2,11 @@
 
 import bz2
 import zlib
+from pathlib import Path
 
 import numpy as np
 from faults.phantom import LPS_TO_RAS
-from faults.volume_files import OBLIQUE, SHAPE, packed, raw_of, values_of
+from faults.volume_files import OBLIQUE, SHAPE, holds, packed, put, raw_of, values_of
 
 NRRD_TYPES = {
     "i1": "int8",
@@ -67,3 +68,31 @@ def mha(
     text = [*(f"{name} = {value}" for name, value in header.items() if value is not None), *lines, f"ElementDataFile = {file}", ""]
     parts = "\n".join(text).encode("latin-1"), voxels
     return parts if split else b"".join(parts)
+
+
+def file_case(case, write, kind: str, suffix: str):
+    """Of one format: what makes a case of a file with its voxels behind the header; ``write`` gives its bytes."""
+
+    def file(name, volumes=0, codes="", *, check=None, whole=None, suffix=suffix, **options):
+        def build(folder: Path) -> None:
+            put(folder, f"scan{suffix}", whole if whole is not None else write(**options))
+
+        build.__name__ = f"{kind}_{name}"
+        case(volumes, codes, check=(check or holds(options.get("affine", OBLIQUE), kind=np.int16)) if volumes else None)(build)
+
+    return file
+
+
+def exact(values, kind=None, tolerance=0.0):
+    return holds(values=values, kind=kind, tolerance=tolerance)
+
+
+def spoiled(value) -> np.ndarray:
+    """The field with another value in one voxel of a hundred."""
+    found = values_of()
+    found.flat[::100] = value
+    return found
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
