@@ -5,6 +5,7 @@ the checkpoint holds everything else. "Same" is meant for one number of threads 
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from pipeline.training import checkpoint
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader
 from pipeline.training.optimiser import make_optimiser, rate_factor, set_rate
+from pipeline.training.ranks import Ranks
 from pipeline.training.signals import Stopped, watching
+from pipeline.training.watch import Watcher
 
 MAX_SKIPS = 10
 NUM_JUDGED = 4  # batches of held-out crops in an evaluation
@@ -29,8 +32,18 @@ NUM_JUDGED = 4  # batches of held-out crops in an evaluation
 class Loop:
     """One run of ``training.steps`` optimiser steps in a folder of its own."""
 
-    def __init__(self, learner: Learner, loader: Loader, judge: Loader | None, training: Training, folder: Path) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(
+        self,
+        learner: Learner,
+        loader: Loader,
+        judge: Loader | None,
+        training: Training,
+        folder: Path,
+        ranks: Ranks | None = None,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        self.ranks, self.watchers = ranks or Ranks(), tuple(watchers)
+        self.device = self.ranks.device
         self.learner, self.loader, self.judge, self.training, self.folder = learner.to(self.device), loader, judge, training, folder
         trained = [p for p in learner.parameters() if p.requires_grad]
         self.optimiser = make_optimiser([(trained, 1.0)], training.learning_rate, training.weight_decay)
@@ -79,6 +92,8 @@ class Loop:
             self.optimiser.step()
             self.learner.update(seen)
             self.skips = 0
+            for watcher in self.watchers:
+                watcher.stepped(self, step + 1, seen, losses)
         else:
             self._skip(step, region)
         return {**self._figures(losses), "gradient_norm": float(norm), "learning_rate": rate}
@@ -111,6 +126,8 @@ class Loop:
         return figures
 
     def _write_train(self, done: int, losses: dict[str, float]) -> None:
+        for watcher in self.watchers:
+            losses = {**losses, **watcher.journalled(self, done)}
         self.journal.write(
             "train", step=done, metrics=losses, time_wait=round(self.seconds["wait"], 3), time_step=round(self.seconds["step"], 3)
         )
@@ -127,10 +144,10 @@ class Loop:
     def _save(self, step: int) -> None:
         tensors = {f"learner.{name}": value for name, value in self.learner.state_dict().items()}
         tensors |= checkpoint.optimiser_tensors(self.optimiser)
+        watchers = {type(watcher).__name__: watcher.state() for watcher in self.watchers}
+        state = {"journal": self.journal.position(), "skips": self.skips, "metrics": self.metrics, "watchers": watchers}
         try:
-            checkpoint.save(
-                self.checkpoints, step, tensors, {"journal": self.journal.position(), "skips": self.skips, "metrics": self.metrics}
-            )
+            checkpoint.save(self.checkpoints, step, tensors, state)
         except OSError as error:
             self.journal.write("note", step=step, text=f"no checkpoint: {error.strerror}")
 
@@ -146,6 +163,8 @@ class Loop:
         checkpoint.load_optimiser(self.optimiser, tensors)
         self.journal.truncate(state["journal"])
         self.skips, self.metrics = state["skips"], state["metrics"]
+        for watcher in self.watchers:
+            watcher.load_state(state["watchers"].get(type(watcher).__name__, {}))
         for complaint in complaints:
             self.journal.write("note", step=state["step"], text=complaint)
         return int(state["step"])

@@ -1,0 +1,29 @@
+"""Watchers look at a run from outside: the loop calls them and knows nothing of what they look for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.step import Loss, Step
+
+if TYPE_CHECKING:
+    from pipeline.training.loop import Loop
+
+
+class Watcher:
+    """Base of all watchers. None may change the run: no gradient, buffer, or random number of it."""
+
+    def stepped(self, loop: Loop, done: int, step: Step, losses: Mapping[str, Loss]) -> None:
+        """After ``done`` optimiser steps; ``step`` is what the objectives read."""
+
+    def journalled(self, loop: Loop, done: int) -> Mapping[str, float]:
+        """Figures to stand beside the losses in the journal's next line; called every ``training.journal_every`` steps."""
+        return {}
+
+    def state(self) -> dict[str, object]:
+        """What must survive a resume, as JSON values; it is kept in the checkpoint."""
+        return {}
+
+    def load_state(self, state: Mapping[str, object]) -> None:
+        """The inverse of ``state``."""
