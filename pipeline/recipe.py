@@ -58,6 +58,10 @@ class Training(Config):
     journal_every: int = Field(10, ge=1, description="Steps between lines of the journal.")
     evaluate_every: int = Field(100, ge=1, description="Steps between evaluations on validation subjects.")
     threads: int = Field(1, ge=1, description="CPU threads; part of what 'bit-equal' means.")
+    on_alarm: Literal["note", "stop"] = Field("note", description="What follows an alarm of pretraining: a line, or the end of the run.")
+    probe_every: int = Field(
+        100, ge=1, description="Steps between probes of pretraining on labelled training subjects, where the study has a task."
+    )
 
 
 class Words(Config):

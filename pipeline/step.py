@@ -212,6 +212,14 @@ class Objective(nn.Module):
         """For pictures: the view instance and what the objective gives back of it, shaped as its target; None if it restores nothing."""
         return None
 
+    def health(self, step: Step) -> Mapping[str, Tensor]:
+        """What only this objective knows of its health: 0-d figures by name, and codes, without gradients.
+
+        ``teacher_codes`` and ``student_codes`` are (N, K) probabilities over K prototypes: watchers make entropies and the use of
+        prototypes of them, and raise an alarm where they collapse.
+        """
+        return {}
+
     def update(self, step: Step) -> None:
         """Once after an accepted optimiser step, without gradients: queue, centre, bank."""
 

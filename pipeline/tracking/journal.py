@@ -1,7 +1,8 @@
 """The journal of a run: one JSON object a line. Files are the truth; dashboards mirror them.
 
 Kinds: ``start`` (who: run, recipe, seed, version, manifest_digest), ``train`` and ``evaluate`` (step, metrics), ``note``
-(step, text), ``end`` (step). Wall-clock stands only under ``time`` (unix seconds), so that two equal runs differ nowhere else.
+(step, text), ``alarm`` (step, name, figure, value, text), ``end`` (step). Wall-clock stands only under ``time`` (unix
+seconds), so that two equal runs differ nowhere else.
 """
 
 from __future__ import annotations

@@ -123,6 +123,8 @@ def _union(objectives: Any, of: str) -> dict[str, frozenset]:
         for ask in objective.asks():
             if ask.of == of:
                 wants[ask.view] = wants.get(ask.view, frozenset()) | ask.want
+    if of == "student":  # what watchers look at in every run; nobody descends it unless it was asked for, so it changes nothing
+        wants = {view: want | {"pooled"} for view, want in wants.items()}
     return wants
 
 

@@ -52,6 +52,7 @@ class Loop:
         self.checkpoints = folder / "checkpoints"
         self.skips, self.seconds = 0, {"wait": 0.0, "step": 0.0}
         self.metrics: dict[str, float] = {}
+        self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device
 
     def run(self, who: dict[str, Any]) -> dict[str, float]:
         """From the newest checkpoint, or from the start, to the end; returns the last evaluation's metrics."""
@@ -86,7 +87,7 @@ class Loop:
         self.optimiser.zero_grad(set_to_none=True)
         num_steps = self.training.steps
         losses, seen = self.learner.backward(region, progress=step / num_steps, step=step)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.training.clip)
+        norm = self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.trained, self.training.clip)
         rate = set_rate(self.optimiser, rate_factor(step, num_steps, self.training.warmup))
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -144,6 +145,8 @@ class Loop:
     def _save(self, step: int) -> None:
         tensors = {f"learner.{name}": value for name, value in self.learner.state_dict().items()}
         tensors |= checkpoint.optimiser_tensors(self.optimiser)
+        for watcher in self.watchers:
+            tensors |= {f"{type(watcher).__name__}.{name}": value for name, value in watcher.tensors().items()}
         watchers = {type(watcher).__name__: watcher.state() for watcher in self.watchers}
         state = {"journal": self.journal.position(), "skips": self.skips, "metrics": self.metrics, "watchers": watchers}
         try:
@@ -164,6 +167,8 @@ class Loop:
         self.journal.truncate(state["journal"])
         self.skips, self.metrics = state["skips"], state["metrics"]
         for watcher in self.watchers:
+            own = f"{type(watcher).__name__}."
+            watcher.load_tensors({name.removeprefix(own): value for name, value in tensors.items() if name.startswith(own)})
             watcher.load_state(state["watchers"].get(type(watcher).__name__, {}))
         for complaint in complaints:
             self.journal.write("note", step=state["step"], text=complaint)

@@ -1,5 +1,6 @@
 """One pretraining run from a plan: what it may see, its learner, and the loop around it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,26 @@ from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
 from pipeline.recipe import Recipe, Study
-from pipeline.step import Context
+from pipeline.step import Context, Network
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.guard import check_manifest, check_runs
+from pipeline.training.health.probe import BEST, Probe
+from pipeline.training.health.watch import Health
 from pipeline.training.learner import Learner
 from pipeline.training.lease import lease
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
+from pipeline.training.watch import Watcher
+
+Score = Callable[[Network], float]
 
 
-def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
-    """Runs, or continues, one pretraining; returns the final metrics. A finished run is not touched."""
+def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score | None] | None = None) -> dict[str, Any]:
+    """Runs, or continues, one pretraining; returns the final metrics. A finished run is not touched.
+
+    ``probe`` is called once the run may start, and gives what says how good the frozen encoder is; None if nothing can say so.
+    """
     study, recipe = plan.study_value(), plan.recipe_value(run.recipe)
     folder = where.run(run.run)
     manifest = read_manifest(where.manifest)
@@ -39,14 +48,23 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
         _forget_other(folder, identity)
         write_json(folder / "run.json", _card(plan, run, train, identity))
         lexicon = pd.read_parquet(where.lexicon(run.lexicon)) if run.lexicon else None
-        loop = make_loop(recipe, run, where, train, held_out, lexicon, folder)
+        contract = _contract(recipe, run, study, train, identity)
+        watchers = [Health(), *_probes(probe() if probe else None, contract, folder)]
+        loop = make_loop(recipe, run, where, train, held_out, lexicon, folder, watchers)
         if run.start:
             loop.learner.start_from(where.run(run.start) / "model.safetensors")
         metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
         write_examples(loop, folder / "examples.npz")
         write_json(folder / "metrics.json", metrics)
-        save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity))
+        save_encoder(folder, loop.learner.network, contract)
     return metrics
+
+
+def _probes(score: Score | None, contract: dict[str, Any], folder: Path) -> list[Probe]:
+    def keep(best: Path, network: Network, step: int, value: float) -> None:
+        save_encoder(best, network, {**contract, "probe": {"step": step, "score": value}})
+
+    return [Probe(score, keep, folder)] if score else []
 
 
 def pool(manifest: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -65,7 +83,14 @@ def pool(manifest: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def make_loop(
-    recipe: Recipe, run: Run, where: StudyFolder, train: pd.DataFrame, held_out: pd.DataFrame, lexicon: pd.DataFrame | None, folder: Path
+    recipe: Recipe,
+    run: Run,
+    where: StudyFolder,
+    train: pd.DataFrame,
+    held_out: pd.DataFrame,
+    lexicon: pd.DataFrame | None,
+    folder: Path,
+    watchers: Sequence[Watcher] = (),
 ) -> Loop:
     """The learner of a recipe with its loaders; initial weights are set."""
     from pipeline.volumes.store import Store
@@ -87,7 +112,7 @@ def make_loop(
         )
     except ValueError:
         judge = None  # a lexicon without a word in any held-out scan: nothing to judge by
-    return Loop(learner, loader, judge, training, folder)
+    return Loop(learner, loader, judge, training, folder, watchers=watchers)
 
 
 def _finished(folder: Path, identity: dict[str, Any]) -> bool:
@@ -102,7 +127,8 @@ def _forget_other(folder: Path, identity: dict[str, Any]) -> None:
 
     card = folder / "run.json"
     if not card.exists() or {key: read_json(card).get(key) for key in identity} != identity:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        for name in ("checkpoints", BEST):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json", "examples.npz"):
             (folder / name).unlink(missing_ok=True)
 

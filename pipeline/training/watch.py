@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from pipeline.step import Loss, Step
 
 if TYPE_CHECKING:
@@ -20,6 +22,13 @@ class Watcher:
     def journalled(self, loop: Loop, done: int) -> Mapping[str, float]:
         """Figures to stand beside the losses in the journal's next line; called every ``training.journal_every`` steps."""
         return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The same for what is too large for JSON, by name."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of ``tensors``; called before the first step, with tensors on the CPU."""
 
     def state(self) -> dict[str, object]:
         """What must survive a resume, as JSON values; it is kept in the checkpoint."""

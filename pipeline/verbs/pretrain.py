@@ -4,6 +4,10 @@ Reads plan.json, manifest.parquet, the store and, where the recipe uses words, i
 checkpoints, metrics.json, model.safetensors, encoder.json, encoder.safetensors. A run that was stopped continues from its newest
 verified checkpoint; SIGTERM, SIGUSR1 and SIGUSR2 write one and exit with 75, Ctrl-C writes one and exits with 130.
 
+Figures of the features' health stand in the journal; a collapse raises an alarm that says what to change (docs/health.md). Where the
+study has a task, a probe of the frozen encoder on labelled training subjects is journalled too, and RUN/best holds the encoder that it
+preferred.
+
 \b
 Examples:
   vesalius pretrain results/demo restoration-s0-0123456789
@@ -23,8 +27,9 @@ def run(
 ) -> None:
     from pipeline.plan import read_plan
     from pipeline.training.pretraining import pretrain
+    from pipeline.transfer.probe import probe_of
 
     plan, where = read_plan(folder)
-    metrics = pretrain(plan, where, plan.run(name))
+    metrics = pretrain(plan, where, plan.run(name), lambda: probe_of(plan, where, name))
     words = ", ".join(f"{key} {value:.4g}" for key, value in sorted(metrics.items()) if "/weighted" not in key)
     typer.echo(f"{name}: done; on held-out subjects {words or 'nothing was evaluated'}")

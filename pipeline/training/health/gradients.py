@@ -1,0 +1,70 @@
+"""How hard each objective pulls at the encoder, and whether they pull against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.step import Features, Step
+from pipeline.training.learner import Learner
+
+SHARE = 4  # one in so many samples is asked
+
+
+def pulls(learner: Learner, step: Step) -> dict[str, Tensor]:
+    """Norm of each weighted objective's gradient on the encoder's parameters, and the cosine of each two (Yu et al. 2020).
+
+    On the first quarter of the step's samples, at least two, and with the weights after the step: a second pass, since the one that trains
+    has added the gradients up. In evaluation mode, so that no running statistic moves. Keys: ``<a>/gradient`` and ``<a>/<b>/conflict``.
+    """
+    batch = len(step.ids.sample)
+    part = head(step, min(batch, max(2, batch // SHARE)))
+    network, prefixes = learner.network, tuple(learner.network.encoder_keys())
+    shared = [p for name, p in network.named_parameters() if name.startswith(prefixes) and p.requires_grad]
+    mode = learner.training
+    learner.eval()
+    try:
+        with torch.enable_grad():
+            part = replace(part, student={name: _encoded(learner, part, name) for name in step.student})
+            values = {name: learner.weights[name] * objective(part).value for name, objective in learner.objectives.items()}
+        found = {name: _gradient(value, shared) for name, value in values.items()}
+    finally:
+        learner.train(mode)
+    figures = {f"{name}/gradient": gradient.norm() for name, gradient in found.items()}
+    for (a, first), (b, second) in combinations(found.items(), 2):
+        figures[f"{a}/{b}/conflict"] = torch.nn.functional.cosine_similarity(first, second, dim=0)
+    return figures
+
+
+def head(value: Any, count: int) -> Any:
+    """The first samples of a Step, and of all it holds."""
+    if isinstance(value, Tensor):
+        return value[:count]
+    if isinstance(value, tuple):
+        return tuple(head(item, count) for item in value)
+    if isinstance(value, Mapping):
+        return {name: head(item, count) for name, item in value.items()}
+    if is_dataclass(value):
+        return replace(value, **{item.name: head(getattr(value, item.name), count) for item in fields(value)})
+    return value
+
+
+def _encoded(learner: Learner, step: Step, view: str) -> tuple[Features, ...]:
+    want, found = learner.wants["student"][view], []
+    for batch in step.views[view]:
+        with torch.autocast(batch.voxels.device.type, dtype=torch.bfloat16, enabled=learner.precision == "bf16"):
+            found.append(learner.network(batch.voxels, batch.hidden, batch.hide, want))
+    return tuple(found)
+
+
+def _gradient(value: Tensor, parameters: list[Tensor]) -> Tensor:
+    """(n,) float32, all of them one after the other; zeros where an objective does not reach."""
+    if not value.requires_grad:
+        return torch.zeros(sum(p.numel() for p in parameters), device=value.device)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return torch.cat([torch.zeros_like(p).ravel() if g is None else g.ravel() for p, g in zip(parameters, found, strict=True)]).float()
