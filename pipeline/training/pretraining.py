@@ -13,7 +13,7 @@ from pipeline.folder import StudyFolder
 from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
-from pipeline.recipe import Recipe, Study
+from pipeline.recipe import Recipe, Study, settled
 from pipeline.step import Context
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
@@ -32,7 +32,11 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
     check_manifest(manifest, where)
     check_runs(plan, where, run.needs, manifest)
     train, held_out = pool(manifest, study)
-    identity = {"recipe_digest": digest_of(plan.recipes[run.recipe]), "seed": run.seed, "manifest_digest": manifest_digest(manifest)}
+    identity = {
+        "recipe_digest": digest_of(settled(plan.recipes[run.recipe])),
+        "seed": run.seed,
+        "manifest_digest": manifest_digest(manifest),
+    }
     with lease(folder):
         if _finished(folder, identity):
             return read_json(folder / "metrics.json")
