@@ -54,6 +54,7 @@ class Training(Config):
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps with a linear rise; a cosine to zero follows.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the network; losses that need it stay in fp32.")
+    timeout_s: float = Field(300.0, gt=0, description="Longest wait of a rank for another before the training ends.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     journal_every: int = Field(10, ge=1, description="Steps between lines of the journal.")
     evaluate_every: int = Field(100, ge=1, description="Steps between evaluations on validation subjects.")
@@ -71,7 +72,7 @@ class Training(Config):
 # change no weight never do.
 _FIRST = ("steps", "batch", "learning_rate", "weight_decay", "warmup", "clip", "precision", "checkpoint_every", "journal_every",
           "evaluate_every", "threads")  # fmt: skip
-_NO_WEIGHT = ("max_unread", "patience_s")
+_NO_WEIGHT = ("max_unread", "patience_s", "timeout_s")
 
 
 def settled(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,9 @@ class Loop:
         loader.faults, self.step_now = self.faults, 0
         self.checkpoints = Checkpoints(folder / "checkpoints", at=lambda stage: self.faults.at(f"save:{stage}", self.step_now))
         self.readings, self.seconds = Readings(self.device), {"wait": 0.0, "step": 0.0}
-        self.dog = Watchdog(folder, self.ranks, 1.25 * training.patience_s)
+        # Behind the reader's own patience, which names the scan, and ahead of the collectives' time-out, which names no rank.
+        patience_s = min(1.25 * training.patience_s, 0.8 * training.timeout_s) if self.ranks.world > 1 else 1.25 * training.patience_s
+        self.dog = Watchdog(folder, self.ranks, patience_s)
         self.stop, self.stop_code, self.last_loss = Stop(), 0, math.nan
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device
         self.who: dict[str, Any] = {}
