@@ -1,10 +1,10 @@
 """From crops in a store to regions: what to read is a pure function of the step, so a resumed run reads the same.
 
-A background thread reads the next batches while the current one trains; there are no worker processes and no queues to lose.
+A background thread reads the next batches while the current one trains; there are no worker processes and no queues to lose. A crop that
+cannot be read has a substitute (``substitutes.py``).
 """
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,31 @@ import pandas as pd
 import torch
 
 from pipeline.step import Ids, Places, Region
+from pipeline.training.ahead import read_ahead
+from pipeline.training.injection import Faults
+from pipeline.training.substitutes import Substitutes, Unread
 
 AHEAD = 2
 
 
 class Loader:
-    """Batches of regions from manifest rows. ``crops`` says where, ``region_vox`` how much the views need together."""
+    """Batches of regions from manifest rows. ``crops`` says where, ``region_vox`` how much the views need together.
+
+    ``batch`` counts the samples of all ranks; ``share`` are the places in a batch that this rank reads (all of them by default).
+    """
 
     def __init__(
-        self, store: Any, rows: pd.DataFrame, crops: Any, size_vox: tuple[int, ...], region_vox: tuple[int, ...], batch: int
+        self,
+        store: Any,
+        rows: pd.DataFrame,
+        crops: Any,
+        size_vox: tuple[int, ...],
+        region_vox: tuple[int, ...],
+        batch: int,
+        share: range | None = None,
     ) -> None:
         self.store, self.rows, self.crops, self.batch = store, rows.reset_index(drop=True), crops, batch
+        self.share = range(batch) if share is None else share
         self.size_vox, self.region_vox = tuple(size_vox), tuple(region_vox)
         self.scan_ids = self.rows["scan_id"].tolist()
         self.affines = [np.asarray(a, dtype=np.float64).reshape(4, 4) for a in self.rows["affine"]]
@@ -32,25 +46,35 @@ class Loader:
         self.windows = [
             np.stack([np.asarray(low), np.asarray(high)], -1) for low, high in zip(rows["window_low"], rows["window_high"], strict=True)
         ]
+        self.substitutes = Substitutes(self.scan_of)
+        self.reading = "nothing yet"
+        self.faults = Faults()
         self.bodies = [body_matrix(low, high) for low, high in zip(rows["body_low_mm"], rows["body_high_mm"], strict=True)]
 
     def region(self, first: int) -> Region:
-        """The batch of samples first, first + 1, ...: reads the store."""
-        return self._collate([self._read(first + j) for j in range(self.batch)])
+        """This rank's share of the batch of samples first, first + 1, ...: reads the store."""
+        return self._collate([self.substitutes.read(self._read, first + j) for j in self.share])
 
-    def batches(self, step: int, num_steps: int) -> Iterator[Region]:
-        """Regions of the steps step, step + 1, ..., num_steps - 1, read ahead."""
-        with ThreadPoolExecutor(1, "loader") as pool:
-            pending: list[Future[Region]] = []
-            ahead = step
-            for _ in range(step, num_steps):
-                while ahead < num_steps and len(pending) < AHEAD:
-                    pending.append(pool.submit(self.region, ahead * self.batch))
-                    ahead += 1
-                yield pending.pop(0).result()
+    def batches(self, step: int, num_steps: int, first_sample: int = 0, patience_s: float = 600.0) -> Iterator[Region]:
+        """Regions of the steps step, step + 1, ..., num_steps - 1, read ahead; step 0 begins with sample ``first_sample``."""
+
+        def make(number: int) -> Region:
+            self.faults.at("read", number)
+            return self.region(first_sample + number * self.batch)
+
+        yield from read_ahead(make, range(step, num_steps), AHEAD, patience_s, lambda: f"scan {self.reading}")
+
+    def scan_of(self, sample: int) -> str:
+        """The scan that a sample's crop lies in."""
+        return self.scan_ids[self.crops.draw(sample).row]
+
+    def unread(self, samples: range) -> list[Unread]:
+        """Which of this rank's samples among these others took the place of."""
+        return self.substitutes.take(samples)
 
     def _read(self, sample: int) -> dict[str, Any]:
         crop = self.crops.draw(sample)
+        self.reading = self.scan_ids[crop.row]
         row = crop.row
         scale = np.asarray(crop.read_vox, dtype=np.float64) / np.asarray(self.size_vox)
         read = np.maximum(1, np.round(np.asarray(self.region_vox) * scale)).astype(int)

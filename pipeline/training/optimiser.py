@@ -8,7 +8,10 @@ from torch import nn
 
 
 def make_optimiser(groups: Iterable[tuple[Iterable[nn.Parameter], float]], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """One optimiser over (parameters, factor of the learning rate) groups; frozen parameters (factor 0) are left out."""
+    """One optimiser over (parameters, factor of the learning rate) groups; frozen parameters (factor 0) are left out.
+
+    On a GPU it is torch's fused one, which takes a tensor ``found_inf`` that says whether to descend.
+    """
     built = []
     for parameters, factor in groups:
         chosen = [p for p in parameters if p.requires_grad and factor > 0]
@@ -16,7 +19,8 @@ def make_optimiser(groups: Iterable[tuple[Iterable[nn.Parameter], float]], learn
         for members, decay in ((decayed, weight_decay), (plain, 0.0)):
             if members:
                 built.append({"params": members, "lr": learning_rate * factor, "peak": learning_rate * factor, "weight_decay": decay})
-    return torch.optim.AdamW(built, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    fused = all(p.is_cuda for group in built for p in group["params"]) or None
+    return torch.optim.AdamW(built, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=fused)
 
 
 def rate_factor(step: int, num_steps: int, warmup: float) -> float:

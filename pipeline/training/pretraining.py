@@ -1,6 +1,7 @@
 """One pretraining run from a plan: what it may see, its learner, and the loop around it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pipeline.folder import StudyFolder
 from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
-from pipeline.recipe import Recipe, Study
+from pipeline.recipe import Recipe, Study, settled
 from pipeline.step import Context, Network
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
@@ -25,6 +26,7 @@ from pipeline.training.learner import Learner
 from pipeline.training.lease import lease
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
+from pipeline.training.ranks import Ranks, joined, share
 from pipeline.training.watch import Watcher
 
 Score = Callable[[Network], float]
@@ -41,22 +43,28 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score
     check_manifest(manifest, where)
     check_runs(plan, where, run.needs, manifest)
     train, held_out = pool(manifest, study)
-    identity = {"recipe_digest": digest_of(plan.recipes[run.recipe]), "seed": run.seed, "manifest_digest": manifest_digest(manifest)}
-    with lease(folder):
-        if _finished(folder, identity):
-            return read_json(folder / "metrics.json")
-        _forget_other(folder, identity)
-        write_json(folder / "run.json", _card(plan, run, train, identity))
+    identity = {
+        "recipe_digest": digest_of(settled(plan.recipes[run.recipe])),
+        "seed": run.seed,
+        "manifest_digest": manifest_digest(manifest),
+    }
+    with joined(recipe.training.timeout_s) as ranks, ExitStack() as held:
+        ranks.first(lambda: held.enter_context(lease(folder)))
+        finished = ranks.first(lambda: read_json(folder / "metrics.json") if _finished(folder, identity) else None)
+        if finished is not None:
+            return finished
+        ranks.first(lambda: _begin(folder, identity, _card(plan, run, train, identity)))
         lexicon = pd.read_parquet(where.lexicon(run.lexicon)) if run.lexicon else None
         contract = _contract(recipe, run, study, train, identity)
         watchers = [Health(), *_probes(probe() if probe else None, contract, folder)]
-        loop = make_loop(recipe, run, where, train, held_out, lexicon, folder, watchers)
+        loop = make_loop(recipe, run, where, train, held_out, lexicon, folder, ranks, watchers)
         if run.start:
             loop.learner.start_from(where.run(run.start) / "model.safetensors")
         metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
         write_examples(loop, folder / "examples.npz")
-        write_json(folder / "metrics.json", metrics)
-        save_encoder(folder, loop.learner.network, contract)
+        if ranks.leads:
+            write_json(folder / "metrics.json", metrics)
+            save_encoder(folder, loop.learner.network, contract)
     return metrics
 
 
@@ -90,9 +98,10 @@ def make_loop(
     held_out: pd.DataFrame,
     lexicon: pd.DataFrame | None,
     folder: Path,
+    ranks: Ranks | None = None,
     watchers: Sequence[Watcher] = (),
 ) -> Loop:
-    """The learner of a recipe with its loaders; initial weights are set."""
+    """The learner of a recipe with its loaders; initial weights are set. Each rank reads its own share of a batch."""
     from pipeline.volumes.store import Store
 
     store, training = Store(where.store), recipe.training
@@ -103,16 +112,19 @@ def make_loop(
     torch.set_num_threads(training.threads)
     learner = Learner(recipe, context)
     region = learner.region_vox()
-    loader = Loader(store, train, make(crops, train, lexicon, run.seed), crops.size_vox, region, training.batch)
+    ranks = ranks or Ranks()
+    own, _ = share(training.batch, None, ranks.world)
+    places = range(ranks.rank * own, (ranks.rank + 1) * own)
+
+    def reader(rows: pd.DataFrame) -> Loader:
+        return Loader(store, rows, make(crops, rows, lexicon, run.seed), crops.size_vox, region, training.batch, places)
+
+    loader = reader(train)
     try:
-        judge = (
-            Loader(store, held_out, make(crops, held_out, lexicon, run.seed), crops.size_vox, region, training.batch)
-            if len(held_out)
-            else None
-        )
+        judge = reader(held_out) if len(held_out) else None
     except ValueError:
         judge = None  # a lexicon without a word in any held-out scan: nothing to judge by
-    return Loop(learner, loader, judge, training, folder, watchers=watchers)
+    return Loop(learner, loader, judge, training, folder, ranks, watchers)
 
 
 def _finished(folder: Path, identity: dict[str, Any]) -> bool:
@@ -121,7 +133,7 @@ def _finished(folder: Path, identity: dict[str, Any]) -> bool:
     return same and (folder / "encoder.safetensors").exists() and (folder / "metrics.json").exists()
 
 
-def _forget_other(folder: Path, identity: dict[str, Any]) -> None:
+def _begin(folder: Path, identity: dict[str, Any], run_card: dict[str, Any]) -> None:
     """State of another manifest or recipe is no state of this run: checkpoints and journal begin anew."""
     import shutil
 
@@ -131,6 +143,7 @@ def _forget_other(folder: Path, identity: dict[str, Any]) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json", "examples.npz"):
             (folder / name).unlink(missing_ok=True)
+    write_json(folder / "run.json", run_card)
 
 
 def _card(plan: Plan, run: Run, train: pd.DataFrame, identity: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,12 @@ class Watcher:
     """Base of all watchers. None may change the run: no gradient, buffer, or random number of it."""
 
     def stepped(self, loop: Loop, done: int, step: Step, losses: Mapping[str, Loss]) -> None:
-        """After ``done`` optimiser steps; ``step`` is what the objectives read."""
+        """After ``done`` steps; ``step`` is what the objectives read. On a CPU not after a skipped step; on a GPU, where only the device
+        knows of a skip, after every one."""
 
-    def journalled(self, loop: Loop, done: int) -> Mapping[str, float]:
-        """Figures to stand beside the losses in the journal's next line; called every ``training.journal_every`` steps."""
+    def journalled(self, loop: Loop, done: int) -> Mapping[str, float | Tensor]:
+        """Figures to stand beside the losses in the journal's next line; called every ``training.journal_every`` steps. A 0-d tensor is
+        fetched from the device later, with the losses, and nobody waits for it."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:

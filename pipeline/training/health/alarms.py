@@ -37,7 +37,7 @@ class Rule:
 LESS = "lower training.learning_rate or lengthen training.warmup"
 RULES = (
     Rule(
-        "constant", "variation", 0.003, False, "every crop has the same features",
+        "constant", "variation", 0.002, False, "every crop has the same features",
         f"{LESS}; look at the views' pictures: crops may show nothing, or alterations may leave nothing to learn from",
         of=("pooled", "level", "dense"),
     ),

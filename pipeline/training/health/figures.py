@@ -1,6 +1,6 @@
 """Figures that tell learned features from collapsed ones: rank, spread, what lies outside a few directions, entropy of codes.
 
-Rows are samples. All give 0-d tensors on the device of their input.
+Rows are samples. All give 0-d tensors.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ EPS = 1e-7
 
 
 def spectrum(rows: Tensor) -> Tensor:
-    """Squared singular values of (N, D), largest first: eigenvalues of the smaller of the two Gram matrices."""
-    rows = rows.double() if rows.device.type == "cpu" else rows.float()
+    """Squared singular values of (N, D), largest first, on the CPU: eigenvalues of the smaller of the two Gram matrices.
+
+    A GPU takes longer than a CPU for the eigenvalues of so small a matrix, and waits for the host in any case.
+    """
+    rows = rows.double()
     gram = rows.T @ rows if rows.shape[1] <= rows.shape[0] else rows @ rows.T
-    return torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
+    return torch.linalg.eigvalsh(gram.cpu()).flip(0).clamp(min=0)
 
 
 def rank(spectrum: Tensor) -> Tensor:

@@ -21,14 +21,14 @@ class Ring:
         self.added = 0
 
     def add(self, rows: Tensor) -> None:
-        """rows (R, D); the same R and D at every step. More than ``ROWS`` are cut off."""
+        """rows (R, D); the same R and D at every step. More than ``ROWS`` are cut off; what is not finite, in a skipped step, is 0."""
         rows = rows[:ROWS]
         if self.values is None:
             steps = min(self.longest, -(-ROWS // len(rows)))
             self.values = torch.zeros(steps, *rows.shape, device=rows.device, dtype=torch.float32)
         if self.values.device != rows.device:
             self.values = self.values.to(rows.device)
-        self.values[self.added % len(self.values)] = rows
+        self.values[self.added % len(self.values)] = torch.nan_to_num(rows.float(), 0.0, 0.0, 0.0)
         self.added += 1
 
     def steps(self) -> Tensor:

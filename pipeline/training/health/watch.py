@@ -15,6 +15,7 @@ from pipeline.training.health import figures
 from pipeline.training.health.alarms import LONGEST_PAUSE, Alarms, Raised
 from pipeline.training.health.gradients import pulls
 from pipeline.training.health.ring import Ring, rows_of
+from pipeline.training.learner import Learner
 from pipeline.training.watch import Watcher
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Health(Watcher):
                 if done % CODES_EVERY == 0 and type(objective).health is not Objective.health:
                     self._codes(name, objective.health(step))
             if due(loop, done):
-                self.fresh |= contrasts(loop.learner.objectives, step)
+                self.fresh |= contrasts(loop.learner, step)
         if done % GRADIENTS_EVERY == 0:
             self.fresh |= pulls(loop.learner, step)
         if due(loop, done) and not written(loop, done):
@@ -127,8 +128,10 @@ class Health(Watcher):
         for alarm in raised if loop.ranks.leads else ():
             loop.journal.write("alarm", step=done, name=alarm.name, figure=alarm.figure, value=alarm.value, text=alarm.text)
             print(f"ALARM at step {done}: {alarm.name}: {alarm.text}", file=sys.stderr, flush=True)
-        if raised and loop.training.on_alarm == "stop":
-            raise Raised(f"{loop.folder}: step {done}: {raised[0].name}: {raised[0].text} The recipe ends such a run (training.on_alarm).")
+        if loop.training.on_alarm == "stop" and loop.ranks.agreed(int(bool(raised) and loop.ranks.leads)):
+            told = raised[0] if raised else None
+            what = f"{told.name}: {told.text}" if told else "rank 0 raised an alarm."
+            raise Raised(f"{loop.folder}: step {done}: {what} The recipe ends such a run (training.on_alarm).")
 
 
 def due(loop: Loop, done: int) -> bool:
@@ -155,10 +158,16 @@ def of_features(ring: Ring) -> dict[str, Tensor]:
     return found
 
 
-def contrasts(objectives: Any, step: Step) -> dict[str, Tensor]:
-    """Standard deviation within a crop of what an objective gives back, over that of what it should: 0 where all is one grey."""
+def contrasts(learner: Learner, step: Step) -> dict[str, Tensor]:
+    """Standard deviation within a crop of what an objective gives back, over that of what it should: 0 where all is one grey.
+
+    Nothing where dense features were too large to be kept until now.
+    """
+    asked = {view for view, want in learner.wants["student"].items() if "dense" in want}
+    if any(features.dense is None for view in asked for features in step.student[view]):
+        return {}
     found = {}
-    for name, objective in objectives.items():
+    for name, objective in learner.objectives.items():
         restored = objective.restored(step)
         if restored is not None:
             view, given = restored

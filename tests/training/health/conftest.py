@@ -42,7 +42,7 @@ def make(tmp_path):
         data = synthetic(recipe, tmp_path / "data")
         where, run = type("Where", (), {"store": data.store}), type("Run", (), {"seed": 3})
         watched = [Health()] if watchers is None else watchers
-        return make_loop(recipe, run, where, data.train, data.held_out, data.lexicon, tmp_path / name, watched)
+        return make_loop(recipe, run, where, data.train, data.held_out, data.lexicon, tmp_path / name, watchers=watched)
 
     return build
 

@@ -148,13 +148,13 @@ def test_a_gradient_that_explodes_raises_an_alarm(toy, make, alarms, drive):
     assert drive(make(toy({}), "b"), "exploding_gradient", steps=250, norm=lambda done: 0.1 if done <= 80 else 2.0) == []
 
 
-def test_the_recipe_may_end_the_run_and_the_message_says_what_to_change(toy, make, alarms, capsys):
+def test_the_recipe_may_end_the_run_and_the_message_says_what_to_change(toy, make, alarms, capfd):
     loop = make(toy(PAIR, on_alarm="stop", steps=70))
     squeeze(loop, 0)
     with pytest.raises(Raised, match=r"constant: every crop has the same features .* What to change: lower training\.learning_rate"):
         loop.run({"run": "stopped"})
     assert alarms(loop)[0][0] == 60
-    assert "ALARM at step 60: constant" in capsys.readouterr().err
+    assert "ALARM at step 60: constant" in capfd.readouterr().err
 
 
 def test_every_rule_says_what_it_means_and_what_to_change():
