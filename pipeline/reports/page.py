@@ -13,7 +13,7 @@ from pipeline.files import write_text
 from pipeline.folder import StudyFolder
 from pipeline.manifest import read_manifest
 from pipeline.plan import Plan
-from pipeline.reports import contents, figures, pictures, verdicts
+from pipeline.reports import contents, figures, health, pictures, verdicts
 from pipeline.tracking.costs import stage_costs
 from pipeline.volumes.store import Store
 
@@ -40,6 +40,7 @@ def _values(plan: Plan, where: StudyFolder) -> dict[str, Any]:
         "refused": contents.refused_section(where),
         "montage": _montage(manifest, store),
         "curves": _curves(plan, where),
+        "alarms": health.alarms(plan, where),
         "examples": _examples(plan, where),
         "words": _words(where, manifest, store),
         "lexicons": [{**dict.fromkeys(contents.LEXICON_ROWS, ""), **{n: _short(v) for n, v in row.items()}} for row in lexicons],
@@ -96,6 +97,10 @@ def _curves(plan: Plan, where: StudyFolder) -> list[dict[str, str]]:
                 curves.append(
                     {"svg": figures.svg_of(figures.loss_curves(series[kind], metrics[first : first + 3])), "caption": captions[kind]}
                 )
+    well = health.curves(series["train"])
+    titles = [title for title in health.TELLING.values() if any(title in own for own in well.values())]
+    if titles:
+        curves.append({"svg": figures.svg_of(figures.loss_curves(well, titles)), "caption": health.CAPTION})
     return curves
 
 
