@@ -17,8 +17,8 @@ TELLING = {
     "health/probe": "probe of the frozen encoder",
 }
 CAPTION = (
-    "Health while training (docs/health.md): rank and variation of the encoder's features over the crops of a step; a fall to almost nothing "
-    "is a collapse. The probe is a linear one on labelled training subjects."
+    "Health while training (docs/health.md): rank and variation of the encoder's features over the crops of a step; a fall to almost "
+    "nothing is a collapse. The probe is a linear one on labelled training subjects."
 )
 
 

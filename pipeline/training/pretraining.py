@@ -20,7 +20,7 @@ from pipeline.step import Context, Network
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.guard import check_manifest, check_runs
-from pipeline.training.health.probe import BEST, Probe
+from pipeline.training.health.probe import BEST, Probe, put_back
 from pipeline.training.health.watch import Health
 from pipeline.training.learner import Learner
 from pipeline.training.lease import lease
@@ -56,6 +56,7 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score
         ranks.first(lambda: _begin(folder, identity, _card(plan, run, train, identity)))
         lexicon = pd.read_parquet(where.lexicon(run.lexicon)) if run.lexicon else None
         contract = _contract(recipe, run, study, train, identity)
+        ranks.first(lambda: put_back(folder / BEST))
         watchers = [Health(), *_probes(probe() if probe else None, contract, folder)]
         loop = make_loop(recipe, run, where, train, held_out, lexicon, folder, ranks, watchers)
         if run.start:
@@ -69,8 +70,9 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score
 
 
 def _probes(score: Score | None, contract: dict[str, Any], folder: Path) -> list[Probe]:
-    def keep(best: Path, network: Network, step: int, value: float) -> None:
-        save_encoder(best, network, {**contract, "probe": {"step": step, "score": value}})
+    def keep(best: Path | None, network: Network, step: int, value: float) -> None:
+        if best is not None:
+            save_encoder(best, network, {**contract, "probe": {"step": step, "score": value}})
 
     return [Probe(score, keep, folder)] if score else []
 

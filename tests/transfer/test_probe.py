@@ -1,12 +1,19 @@
 """The probe of a frozen encoder: training subjects only, halved by cluster, and better for features that know the classes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from pipeline.files import read_json
 from pipeline.keys import initialise
-from pipeline.manifest import read_manifest
+from pipeline.manifest import read_manifest, write_manifest
 from pipeline.plugins import load, settings
+from pipeline.recipe import Recipe
 from pipeline.step import Context, Features, LevelGeometry, Network
+from pipeline.tracking.journal import read_journal
+from pipeline.training.encoder import load_encoder
+from pipeline.training.pretraining import pretrain
 from pipeline.transfer import probe as probing
 from pipeline.transfer.probe import make_probe, probe_of
 from pipeline.volumes.store import Store
@@ -102,7 +109,30 @@ def test_a_study_without_labels_has_no_probe(tiny):
     plan.recipes["restoration"]["crops"] = {"random": {"size_vox": list(SIZE)}}
     assert callable(probe_of(plan, where, plan.runs[0].run))
     manifest = read_manifest(where.manifest)
-    from pipeline.manifest import write_manifest
-
     write_manifest(manifest.assign(labels="{}"), where.manifest)
     assert probe_of(plan, where, plan.runs[0].run) is None
+
+
+def test_a_pretraining_is_probed_and_leaves_the_preferred_encoder_beside_its_own(tiny, monkeypatch):
+    plan, where = tiny
+    recipe = {
+        "name": "restoration", "network": {"unet": {"widths": [4, 8]}}, "crops": {"random": {"size_vox": [8, 8, 8]}},
+        "views": {"altered": {"corrupt": {}}}, "objectives": {"restoration": {"view": "altered"}},
+        "training": {"steps": 4, "batch": 2, "probe_every": 2, "journal_every": 2, "evaluate_every": 4},
+    }  # fmt: skip
+    plan.recipes["restoration"] = Recipe.model_validate(recipe).model_dump(mode="json", by_alias=True)
+    run = replace(plan.runs[0], run="restoration-s0-abcdefabcd")
+    plan = replace(plan, runs=(run,))
+    (where.root / "twins.tsv").write_text("scan_a\tscan_b\tkind\tsimilarity\n")
+    scores = iter([0.8, 0.4])
+    monkeypatch.setattr(probing, "score", lambda *parts: next(scores))
+    pretrain(plan, where, run, lambda: probe_of(plan, where, run.run))
+    best, own = where.run(run.run) / "best", where.run(run.run)
+    assert read_json(best / "encoder.json")["probe"] == {"step": 2, "score": 0.8}
+    network, contract = load_encoder(best)
+    assert contract["provenance"]["run"] == run.run
+    last = load_encoder(own)[0].state_dict()
+    assert any(not torch.equal(value, last[name]) for name, value in network.state_dict().items())
+    lines = [entry["metrics"] for entry in read_journal(own / "journal.jsonl") if entry["kind"] == "train"]
+    assert [line["health/probe"] for line in lines] == [0.8, 0.4]
+    assert all("health/altered/pooled/rank" in line for line in lines)

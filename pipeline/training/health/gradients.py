@@ -16,16 +16,19 @@ from pipeline.training.learner import Learner
 SHARE = 4  # one in so many samples is asked
 
 
-def pulls(learner: Learner, step: Step) -> dict[str, Tensor]:
+def pulls(learner: Learner, step: Step, most: int | None = None) -> dict[str, Tensor]:
     """Norm of each weighted objective's gradient on the encoder's parameters, and the cosine of each two (Yu et al. 2020).
 
-    On the first quarter of the step's samples, at least two, and with the weights after the step: a second pass, since the one that trains
-    has added the gradients up. In evaluation mode, so that no running statistic moves. Keys: ``<a>/gradient`` and ``<a>/<b>/conflict``.
+    On the first quarter of the step's samples, at least two but not more than ``most``, and with the weights after the step: a second
+    pass, since the one that trains has added the gradients up. In evaluation mode, so that no running statistic moves. Keys:
+    ``<a>/gradient`` and ``<a>/<b>/conflict``. Nothing of a network whose weights are divided among ranks.
     """
     batch = len(step.ids.sample)
-    part = head(step, min(batch, max(2, batch // SHARE)))
+    part = head(step, min(batch, max(2, batch // SHARE), most or batch))
     network, prefixes = learner.network, tuple(learner.network.encoder_keys())
     shared = [p for name, p in network.named_parameters() if name.startswith(prefixes) and p.requires_grad]
+    if any(hasattr(p, "full_tensor") for p in shared):
+        return {}
     mode = learner.training
     learner.eval()
     try:

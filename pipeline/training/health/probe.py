@@ -20,17 +20,17 @@ BEST = "best"
 
 
 class Probe(Watcher):
-    """``score(network)`` says how good the frozen encoder is, larger is better; ``keep(folder, network, step, score)`` writes it.
+    """``score(network)`` says how good the frozen encoder is, larger is better; ``keep(folder, network, step, score)`` writes it;
+    all ranks call it, for each may hold a part of the weights, and those that write nothing with None.
 
-    The best of a run stands in ``<run>/best``. It replaces the one before by a rename; one that a kill left half replaced is put back.
+    The best of a run stands in ``<run>/best``. It replaces the one before by a rename; what a kill left, ``put_back`` tidies up.
     """
 
-    def __init__(self, score: Callable[[Network], float], keep: Callable[[Path, Network, int, float], None], folder: Path) -> None:
+    def __init__(self, score: Callable[[Network], float], keep: Callable[[Path | None, Network, int, float], None], folder: Path) -> None:
         self.score, self.keep, self.folder = score, keep, folder
         self.best: float | None = None
         self.best_step = 0
         self.last: float | None = None
-        _put_back(folder)
 
     def stepped(self, loop: Loop, done: int, step: Step, losses: Mapping[str, Loss]) -> None:
         if done % loop.training.probe_every and done != loop.training.steps:
@@ -46,6 +46,8 @@ class Probe(Watcher):
             self.best, self.best_step = score, done
             if loop.ranks.leads:
                 replace_folder(self.folder / BEST, lambda folder: self.keep(folder, network, done, score))
+            else:
+                self.keep(None, network, done, score)
 
     def journalled(self, loop: Loop, done: int) -> Mapping[str, float]:
         """The probe's score since the line before, and the best so far."""
@@ -74,9 +76,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _put_back(parent: Path) -> None:
+def put_back(folder: Path) -> None:
     """After a kill: the old folder returns if the new one had not taken its place; what is half written goes."""
-    folder = parent / BEST
     new, old = folder.with_suffix(".new"), folder.with_suffix(".old")
     if old.exists() and not folder.exists():
         os.rename(old, folder)

@@ -56,7 +56,7 @@ class Health(Watcher):
             if due(loop, done):
                 self.fresh |= contrasts(loop.learner, step)
         if done % GRADIENTS_EVERY == 0:
-            self.fresh |= pulls(loop.learner, step)
+            self.fresh |= pulls(loop.learner, step, getattr(loop.training, "micro_batch", None))
         if due(loop, done) and not written(loop, done):
             self._look(loop, done)
 
@@ -69,6 +69,7 @@ class Health(Watcher):
         return held | {f"fresh:{name}": value.detach() for name, value in self.fresh.items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.rings, self.chosen, self.norms, self.fresh = {}, {}, Ring(NORMS), {}
         for key, value in tensors.items():
             kind, _, name = key.partition(":")
             if kind == "fresh":

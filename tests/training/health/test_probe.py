@@ -105,6 +105,6 @@ def test_a_kill_while_the_best_is_replaced_leaves_one_of_the_two(at, tmp_path, m
         write = dying(lambda new: (new / "step").write_text("2"))
         with pytest.raises(KeyboardInterrupt):
             probing.replace_folder(folder, write)
-    probing._put_back(tmp_path)
+    probing.put_back(folder)
     assert (folder / "step").read_text() in ("1", "2")
     assert [path.name for path in tmp_path.iterdir()] == ["best"]

@@ -68,6 +68,9 @@ def test_a_resumed_run_writes_the_journal_of_an_uninterrupted_one(at, toy, make,
     assert first.tensors().keys() == second.tensors().keys()
     for name, ring in first.tensors().items():
         assert torch.equal(ring, second.tensors()[name]), name
+    first.load_tensors({})
+    first.load_state({})
+    assert (first.tensors(), first.state()) == (watch.Health().tensors(), watch.Health().state()), "a run may go back to its start"
 
 
 def codes(self, step):
