@@ -61,16 +61,20 @@ def shortened(training: Training, steps: int, every: int | None = None) -> Train
 
 
 def fitted(loop: Loop) -> Fit:
-    """The micro-batch of a loop's recipe that fits on its device."""
+    """The micro-batch that fits on the device of a loop. Where the whole batch does not, the loop is good for nothing afterwards."""
     region = to_device(loop.loader.region(0), loop.device)
-    return fit(loop.device, loop.loader.batch, lambda size: _backward(loop, head(region, size)))
+    own = getattr(loop, "micro_batch", None)
+    try:
+        return fit(loop.device, loop.loader.batch, lambda size: _step(loop, head(region, size), size))
+    finally:
+        loop.micro_batch = own
 
 
 def measure(loop: Loop, steps: int, found: Fit) -> Measured:
     """Runs a fresh loop of ``WARM + steps`` steps, with one evaluation and one checkpoint at its end."""
     device, learner, batch = loop.device, loop.learner, loop.loader.batch
     region = to_device(loop.loader.region(0), device)
-    flop = flop_of(lambda: _backward(loop, head(region, found.micro_batch))) * found.accumulation
+    flop = flop_of(lambda: _step(loop, region, getattr(loop, "micro_batch", None)))
     clock, marks = Clock(device), {}
     attach(loop, clock, marks)
     loop.run({"run": "budget"})
@@ -97,7 +101,8 @@ def attach(loop: Loop, clock: Clock, marks: dict[str, float]) -> None:
     learner.backward = clock.timed("learner", learner.backward)
     for network in (learner.network, learner.teacher):
         if network is not None:
-            network.forward = clock.timed("forward", network.forward)
+            called = "forward" if getattr(network, "_compiled_call_impl", None) is None else "_compiled_call_impl"
+            setattr(network, called, clock.timed("forward", getattr(network, called)))
     for objective in learner.objectives.values():
         objective.forward = clock.timed("losses", objective.forward)
     loop.loader.store = TimedStore(loop.loader.store, clock)
@@ -147,10 +152,13 @@ def _transfer_s(loop: Loop, region: Any) -> float:
     return clock.seconds()["transfer"] / TRANSFERS
 
 
-def _backward(loop: Loop, region: Any) -> None:
-    loop.learner.train()
-    loop.learner.backward(region, progress=0.0, step=0)
-    loop.optimiser.zero_grad(set_to_none=True)
+def _step(loop: Loop, region: Any, micro_batch: int | None) -> None:
+    """One step of the loop, which is not yet running, with micro-batches of a size; no watcher sees it."""
+    watchers, loop.watchers, loop.micro_batch = loop.watchers, (), micro_batch
+    try:
+        loop.step(0, region)
+    finally:
+        loop.watchers = watchers
 
 
 def _bytes(folder: Path) -> int:

@@ -24,7 +24,7 @@ def tried(recipe: Recipe, study: Path | None, steps: int, scratch: Path) -> tupl
     data, short = scans(recipe, study, scratch), shortened(recipe.training, WARM + steps)
     loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured")
     found = fitted(loop)
-    if found.accumulation > 1:
+    if found.micro_batch < (getattr(recipe.training, "micro_batch", None) or recipe.training.batch):
         recipe = recipe.model_copy(update={"training": with_micro_batch(recipe.training, found.micro_batch)})
         short = shortened(recipe.training, WARM + steps)
         loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured")

@@ -1,6 +1,7 @@
 """The arithmetic of a forecast: what the parts add up to, what several GPUs divide, what fits."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +74,26 @@ def test_memory_of_a_step_is_seen_to_grow_with_its_crops():
     assert (found.micro_batch, found.accumulation) == (8, 1)
     one = peak_of(lambda: backward(1))
     assert found.peak_bytes - one == pytest.approx(7 * (64 << 20), rel=0.25)
+
+
+def test_a_gpu_is_tried_until_it_runs_out_of_memory(monkeypatch):
+    used = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=100))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: used[-1])
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *device: None)
+
+    def backward(crops, most):
+        used.append(10 * crops)
+        if crops > most:
+            raise torch.cuda.OutOfMemoryError
+
+    gpu = torch.device("cuda")
+    assert fit(gpu, 12, lambda crops: backward(crops, 4)) == Fit(4, 3, 40, 100, "tried")
+    assert used == [10, 20, 30, 40, 60]
+    assert fit(gpu, 12, lambda crops: backward(crops, 99)).micro_batch == 6, "nine tenths of the memory may be used"
+    with pytest.raises(ValueError, match="not even one crop fits on this GPU"):
+        fit(gpu, 12, lambda crops: backward(crops, 0))
 
 
 def test_work_is_counted_by_the_formula_and_peaks_are_known_by_name(monkeypatch):
