@@ -6,7 +6,7 @@ the checkpoint holds everything else. "Same" is meant for one number of threads 
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Loop:
         self.dog = Watchdog(folder, self.ranks, patience_s)
         self.stop, self.stop_code, self.last_loss = Stop(), 0, math.nan
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device
+        self.may_write: Sequence[Callable[[], None]] = ()  # each raises if this process may write no more
         self.who: dict[str, Any] = {}
         self.metrics: dict[str, float] = {}
         self.best: dict[str, float] = {}
