@@ -6,6 +6,7 @@ begins. The pattern is torchft's ``EventInjector``. Every fault strikes ``times`
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -14,8 +15,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 VARIABLE = "VESALIUS_FAULTS"
-# What happens. The rest are asked for by name where they make a difference: nan@loss, nan@gradient, big@loss.
-ACTS = ("kill", "stop", "hang", "raise", "disk_full", "term", "usr1", "usr2", "interrupt", "nan", "big", "unreadable", "die")
+# What happens. The rest are asked for by name where they make a difference: nan@loss, inf@gradient, big@loss.
+ACTS = (
+    "kill",
+    "stop",
+    "hang",
+    "freeze",
+    "raise",
+    "disk_full",
+    "term",
+    "usr1",
+    "usr2",
+    "interrupt",
+    "nan",
+    "inf",
+    "big",
+    "unreadable",
+    "die",
+)
 PLACES = ("step", "loss", "gradient", "read", "evaluate", "save")
 SIGNALS = {
     "kill": signal.SIGKILL,
@@ -55,7 +72,7 @@ class Faults:
         return Faults(*(_parse(part) for part in parts), rank=rank)
 
     def at(self, place: str, step: int) -> str | None:
-        """Lets what was asked for happen here; the name of an act that the caller has to perform (``nan``, ``big``), or None."""
+        """Lets what was asked for happen here; the name of an act that the caller has to perform (``nan``, ``inf``, ``big``), or None."""
         for fault in self.faults:
             if fault.place == place and fault.step in (None, step) and fault.times > 0:
                 fault.times -= 1
@@ -68,6 +85,8 @@ def _act(act: str) -> str | None:
         os.kill(os.getpid(), SIGNALS[act])
     elif act == "hang":
         time.sleep(3600)
+    elif act == "freeze":  # as C code that keeps the interpreter to itself
+        ctypes.PyDLL(None).sleep(3600)
     elif act == "raise":
         raise RuntimeError("a fault was injected here")
     elif act == "die":

@@ -25,6 +25,8 @@ def save(loop: Loop, step: int) -> None:
     state = {"journal": loop.journal.position(), "metrics": loop.metrics, "best": loop.best, "watchers": watchers,
              "rules": loop.rules.state(), "spikes_seen": loop.spikes.seen}  # fmt: skip
     if loop.ranks.leads:
+        for check in loop.may_write:
+            check()
         try:
             loop.checkpoints.save(step, tensors, state, made(loop.who, loop.training, loop.ranks))
         except OSError as error:

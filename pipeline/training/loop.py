@@ -6,7 +6,7 @@ the checkpoint holds everything else. "Same" is meant for one number of threads 
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,12 @@ class Loop:
         self.checkpoints = Checkpoints(folder / "checkpoints", at=lambda stage: self.faults.at(f"save:{stage}", self.step_now))
         self.readings, self.seconds = Readings(self.device), {"wait": 0.0, "step": 0.0}
         # Behind the reader's own patience, which names the scan, and ahead of the collectives' time-out, which names no rank.
-        patience_s = min(1.25 * training.patience_s, 0.8 * training.timeout_s) if self.ranks.world > 1 else 1.25 * training.patience_s
+        patience_s = 1.25 * training.patience_s + 2
+        patience_s = min(patience_s, 0.8 * training.timeout_s) if self.ranks.world > 1 else patience_s
         self.dog = Watchdog(folder, self.ranks, patience_s)
         self.stop, self.stop_code, self.last_loss = Stop(), 0, math.nan
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device
+        self.may_write: Sequence[Callable[[], None]] = ()  # each raises if this process may write no more
         self.who: dict[str, Any] = {}
         self.metrics: dict[str, float] = {}
         self.best: dict[str, float] = {}
@@ -165,9 +167,10 @@ class Loop:
 
     def _spoilt(self, step: int, loss: Tensor) -> Tensor:
         """The loss, unless a fault is to be injected into it or into the gradient."""
-        if self.faults.at("gradient", step) == "nan":
-            next(p for p in self.trained if p.grad is not None).grad.fill_(torch.nan)
-        return loss * {"nan": torch.nan, "big": 100.0}.get(self.faults.at("loss", step) or "", 1.0)
+        values = {"nan": torch.nan, "inf": torch.inf, "big": 100.0, None: 1.0}
+        if act := self.faults.at("gradient", step):
+            next(p for p in self.trained if p.grad is not None).grad.mul_(values[act])
+        return loss * values[self.faults.at("loss", step)]
 
     def _read_all(self, all_of_them: bool) -> bool:
         return all(self._read(reading) for reading in self.readings.due(all_of_them))

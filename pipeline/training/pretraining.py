@@ -23,7 +23,7 @@ from pipeline.training.guard import check_manifest, check_runs
 from pipeline.training.health.probe import BEST, Probe, put_back
 from pipeline.training.health.watch import Health
 from pipeline.training.learner import Learner
-from pipeline.training.lease import lease
+from pipeline.training.lease import Lease, lease
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
 from pipeline.training.ranks import Ranks, joined, share
@@ -48,8 +48,9 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score
         "seed": run.seed,
         "manifest_digest": manifest_digest(manifest),
     }
+    leases: list[Lease] = []
     with joined(recipe.training.timeout_s) as ranks, ExitStack() as held:
-        ranks.first(lambda: held.enter_context(lease(folder)))
+        ranks.first(lambda: leases.append(held.enter_context(lease(folder))))
         finished = ranks.first(lambda: read_json(folder / "metrics.json") if _finished(folder, identity) else None)
         if finished is not None:
             return finished
@@ -61,6 +62,7 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score
         loop = make_loop(recipe, run, where, train, held_out, lexicon, folder, ranks, watchers)
         if run.start:
             loop.learner.start_from(where.run(run.start) / "model.safetensors")
+        loop.may_write = [held.check for held in leases]
         metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
         write_examples(loop, folder / "examples.npz")
         if ranks.leads:

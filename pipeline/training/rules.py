@@ -7,6 +7,7 @@ leaves the numbers of its samples and the ids of their scans in the journal.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ class Rules:
         if not count:
             return
         self.unread += count
+        for unread in own:  # a rank that does not lead has no journal
+            print(f"vesalius: scan {unread.scan_id}: a crop could not be read ({unread.reason}); another takes its place", file=sys.stderr)
         entries = [{"sample": unread.sample, "scan": unread.scan_id, "reason": unread.reason} for unread in own]
         self.journal.write("note", step=step, text=f"{count} crops could not be read; others took their place", unread=entries)
         most = allowed(self.training.max_unread, self.training.steps * self.training.batch)

@@ -43,7 +43,7 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
-        every = min(5.0, self.patience_s / 4)
+        every = self._every()
         while not self.ended.wait(every):
             # If this thread itself cannot run, since C code holds the interpreter, the C library's clock ends the process.
             faulthandler.dump_traceback_later(2 * self.patience_s + every, exit=True)
@@ -60,26 +60,33 @@ class Watchdog:
     def _say_alive(self, waited: float) -> None:
         if self.ranks.world > 1:
             card = {"what": self.what, "step": self.step, "for_s": round(waited, 1), "process": os.getpid(), "host": socket.gethostname()}
+            card |= {"place": _place(), "waits": _waits(), "beat": time.monotonic_ns()}
             with suppress(OSError):
-                write_json(self.folder / f"rank_{self.ranks.rank}.json", {**card, "beat": time.monotonic_ns()})
+                write_json(self.folder / f"rank_{self.ranks.rank}.json", card)
 
     def _words(self, waited: float) -> str:
-        own = f"vesalius: rank {self.ranks.rank} has made no progress for {waited:.0f} s: {self.what}, step {self.step}"
-        return (
-            f"{own} (training.patience_s is {self.patience_s:g}). {self._others()}Call again: the run continues from its last checkpoint."
-        )
+        who = f"vesalius: rank {self.ranks.rank}"
+        if _waits():
+            text = f"{who} has waited {waited:.0f} s for the other ranks in step {self.step}. {self._others()}"
+        else:
+            text = f"{who} has made no progress for {waited:.0f} s: {self.what}, step {self.step}, at {_place()}. "
+        return f"{text}Call again: the run continues from its last checkpoint. (training.patience_s sets how long is too long.)"
 
     def _others(self) -> str:
-        """The ranks that stand behind, or that say nothing any more."""
+        """The ranks that do not wait for others themselves, or that say nothing any more."""
         first = self._cards()
-        time.sleep(min(6.0, self.patience_s / 2))
+        time.sleep(2.5 * self._every())
         found = []
         for rank, card in self._cards().items():
             silent = card["beat"] == first.get(rank, card)["beat"]
-            if rank != self.ranks.rank and (silent or card["step"] < self.step or card["what"] != self.what):
-                state = "is silent" if silent else f"has been at it for {card['for_s']:.0f} s"
-                found.append(f"Rank {rank} (process {card['process']} on {card['host']}) {state}: {card['what']}, step {card['step']}. ")
-        return "".join(found)
+            if rank != self.ranks.rank and (silent or not card["waits"]):
+                state = "is silent; it was" if silent else f"has been for {card['for_s']:.0f} s"
+                place = f"{card['what']}, step {card['step']}, at {card['place']}"
+                found.append(f"Rank {rank} (process {card['process']} on {card['host']}) {state}: {place}. ")
+        return "".join(found) or "No rank says that it hangs: look at the network. "
+
+    def _every(self) -> float:
+        return min(5.0, self.patience_s / 8)
 
     def _cards(self) -> dict[int, dict]:
         cards = {}
@@ -87,3 +94,15 @@ class Watchdog:
             with suppress(OSError, ValueError):
                 cards[rank] = read_json(self.folder / f"rank_{rank}.json")
         return cards
+
+
+def _place() -> str:
+    """The line of code at which the training thread is."""
+    frame = sys._current_frames().get(threading.main_thread().ident)
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}" if frame else "no line"
+
+
+def _waits() -> bool:
+    """Whether the training thread is in a collective, or in the backward pass, in which DDP has its own."""
+    frame = sys._current_frames().get(threading.main_thread().ident)
+    return frame is not None and any(part in frame.f_code.co_filename for part in ("torch/distributed", "torch/autograd"))

@@ -1,9 +1,5 @@
 """A training killed at least forty times, in every stage of a save and elsewhere, on one rank and on two, ends as one that was not."""
 
-import sys
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "campaigns")]
 from training_faults import PLACES, campaign
 
 KILLS = 40

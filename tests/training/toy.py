@@ -21,14 +21,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.crops._crop import Crop, Order
-from pipeline.files import digest
+from pipeline.files import digest, digest_of
 from pipeline.keys import initialise, key
 from pipeline.recipe import Training
 from pipeline.step import Loss
+from pipeline.training.checkpoint import optimiser_tensors  # noqa: F401
 from pipeline.training.injection import Faults
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
-from pipeline.training.ranks import joined
+from pipeline.training.ranks import Ranks, joined  # noqa: F401
+from pipeline.training.weights import read_tensors
 from pipeline.volumes.store import Store
 
 SIZE = (4, 4, 4)
@@ -132,7 +134,7 @@ def free_port():
         return one.getsockname()[1]
 
 
-def ranks_in_forks(work, world=1, log=None, patience_s=30.0, kill=None):
+def ranks_in_forks(work, world=1, log=None, kill=None, limit_s=30.0):
     """``work(ranks)`` in ``world`` forked processes that find each other as torchrun's would; their exit codes (-9: killed).
 
     When one ends badly the others get five seconds to end by themselves. ``kill``: (seconds, ranks) kills these ranks then.
@@ -144,7 +146,7 @@ def ranks_in_forks(work, world=1, log=None, patience_s=30.0, kill=None):
             _child(work, rank, world, port, log)
         pids[pid] = rank
     codes, begun = {}, time.monotonic()
-    deadline = begun + patience_s
+    deadline = begun + limit_s
     while pids:
         if kill and time.monotonic() > begun + kill[0]:
             for pid in [pid for pid, rank in pids.items() if rank in kill[1]]:
@@ -187,11 +189,11 @@ def _child(work, rank, world, port, log):
     os._exit(code)
 
 
-def train(stored, folder, world=1, faults=(), patience_s=30.0, kill=None, **changes):
+def train(stored, folder, world=1, faults=(), kill=None, **changes):
     """Exit codes of one call of the toy's training; what it said lies in ``folder/said.txt``."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     work = lambda ranks: make_loop(stored, folder, ranks, faults, **changes).run(WHO)  # noqa: E731
-    return ranks_in_forks(work, world, Path(folder) / "said.txt", patience_s, kill)
+    return ranks_in_forks(work, world, Path(folder) / "said.txt", kill)
 
 
 def said(folder):
@@ -215,3 +217,9 @@ def checkpoints(folder):
 def final(folder):
     """sha256 of all tensors of the last checkpoint: weights, teacher, queue, optimiser."""
     return digest(Path(folder) / "checkpoints" / checkpoints(folder)[-1] / "tensors.safetensors")
+
+
+def weights(folder):
+    """Digest of the learner alone: of a run whose figures differ, too."""
+    path = Path(folder) / "checkpoints" / checkpoints(folder)[-1] / "tensors.safetensors"
+    return digest_of({name: value.tolist() for name, value in read_tensors(path).items() if name.startswith("learner.")})
