@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 # Dense peak in TFLOP/s by name, (bf16 or fp16, float32 as PyTorch convolves it: TF32 where there are tensor cores). NVIDIA's data sheets;
-# without sparsity. The longest name that is part of the device's own counts.
+# without sparsity. The longest entry whose words are all in the device's name counts.
 PEAKS = {
     "B200": (2250.0, 1125.0),
     "H200": (989.0, 494.0),
@@ -38,14 +39,14 @@ def peak(device: torch.device, precision: str) -> tuple[float, str]:
     """(FLOP/s at most, where the figure is from)."""
     lower = precision != "fp32"
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        known = [entry for entry in PEAKS if entry in name]
+        words = set(re.split(r"[^A-Za-z0-9]+", torch.cuda.get_device_name(device)))
+        known = [entry for entry in PEAKS if set(entry.split()) <= words]
         if known:
             entry = max(known, key=len)
             return PEAKS[entry][0 if lower else 1] * 1e12, f"data sheet of {entry}, {'bf16' if lower else 'TF32'}, dense"
     dtype = torch.bfloat16 if lower else torch.float32
-    words = "bf16" if lower else "float32"
-    return matmul_rate(device, dtype), f"measured: the fastest {words} product of matrices of {SIZE} x {SIZE}, {threads(device)}"
+    kind = "bf16" if lower else "float32"
+    return matmul_rate(device, dtype), f"measured: the fastest {kind} product of matrices of {SIZE} x {SIZE}, {threads(device)}"
 
 
 def threads(device: torch.device) -> str:

@@ -102,6 +102,8 @@ def test_work_is_counted_by_the_formula_and_peaks_are_known_by_name(monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 PCIe")
     assert peak(torch.device("cuda"), "bf16")[0] == PEAKS["H100 PCIe"][0] * 1e12
     assert peak(torch.device("cuda"), "fp32")[0] == PEAKS["H100 PCIe"][1] * 1e12
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    assert peak(torch.device("cuda"), "bf16") == (312e12, "data sheet of A100, bf16, dense")
     assert matmul_rate(torch.device("cpu"), torch.float32, size=64, patience_s=0.0) > 0
 
 
