@@ -18,10 +18,13 @@ from pipeline.recipe import Training
 from pipeline.step import Loss, to_device
 from pipeline.tracking.journal import Journal, Silence
 from pipeline.training import checkpoint
+from pipeline.training.layout import place
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader
+from pipeline.training.micro import micro_batches
 from pipeline.training.optimiser import make_optimiser, rate_factor, set_rate
-from pipeline.training.ranks import Ranks
+from pipeline.training.ranks import Ranks, share
+from pipeline.training.sharded import clip, settled, settled_optimiser, whole
 from pipeline.training.signals import Stopped, watching
 from pipeline.training.watch import Watcher
 
@@ -44,7 +47,9 @@ class Loop:
     ) -> None:
         self.ranks, self.watchers = ranks or Ranks(), tuple(watchers)
         self.device = self.ranks.device
-        self.learner, self.loader, self.judge, self.training, self.folder = learner.to(self.device), loader, judge, training, folder
+        self.learner, self.loader, self.judge, self.training, self.folder = learner, loader, judge, training, folder
+        place(learner, training, self.ranks)
+        _, self.micro_batch = share(training.batch, training.micro_batch, self.ranks.world)
         trained = [p for p in learner.parameters() if p.requires_grad]
         self.optimiser = make_optimiser([(trained, 1.0)], training.learning_rate, training.weight_decay)
         self.trained = trained
@@ -87,8 +92,8 @@ class Loop:
         self.learner.train()
         self.optimiser.zero_grad(set_to_none=True)
         num_steps = self.training.steps
-        losses, seen = self.learner.backward(region, progress=step / num_steps, step=step)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.training.clip)
+        losses, seen = self.learner.backward(micro_batches(region, self.micro_batch), progress=step / num_steps, step=step)
+        norm = clip(self.trained, self.training.clip)
         rate = set_rate(self.optimiser, rate_factor(step, num_steps, self.training.warmup))
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -148,6 +153,7 @@ class Loop:
         tensors |= checkpoint.optimiser_tensors(self.optimiser)
         watchers = {type(watcher).__name__: watcher.state() for watcher in self.watchers}
         state = {"journal": self.journal.position(), "skips": self.skips, "metrics": self.metrics, "watchers": watchers}
+        tensors = whole(tensors, self.ranks.leads)
         if not self.ranks.leads:
             return
         try:
@@ -163,8 +169,8 @@ class Loop:
             return 0
         tensors, state, complaints = found
         learner = {name.removeprefix("learner."): value for name, value in tensors.items() if name.startswith("learner.")}
-        self.learner.load_state_dict(learner)
-        checkpoint.load_optimiser(self.optimiser, tensors)
+        self.learner.load_state_dict(settled(self.learner.state_dict(), learner))
+        checkpoint.load_optimiser(self.optimiser, settled_optimiser(self.optimiser, tensors))
         self.journal.truncate(state["journal"])
         self.skips, self.metrics = state["skips"], state["metrics"]
         for watcher in self.watchers:

@@ -49,7 +49,7 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
         write_examples(loop, folder / "examples.npz")
         if ranks.leads:
             write_json(folder / "metrics.json", metrics)
-            save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity))
+        save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity), ranks.leads)
     return metrics
 
 
@@ -81,16 +81,15 @@ def make_loop(
     """The learner of a recipe with its loaders; initial weights are set. Each rank reads its own share of a batch."""
     from pipeline.volumes.store import Store
 
-    store, training = Store(where.store), recipe.training
+    store, training, ranks = Store(where.store), recipe.training, ranks or Ranks()
     name, values = only(recipe.crops, "crops")
     crops, make = settings("crops", name, values), load("crops", name)
     channels = len(train["window_low"].iloc[0])
     context = Context(len(train), training.batch, training.steps, tuple(crops.size_vox), channels, run.seed, lexicon=lexicon)
     torch.set_num_threads(training.threads)
-    learner = Learner(recipe, context)
+    learner = Learner(recipe, context, ranks)
     region = learner.region_vox()
-    ranks = ranks or Ranks()
-    own, _ = share(training.batch, None, ranks.world)
+    own, _ = share(training.batch, training.micro_batch, ranks.world)
     places = range(ranks.rank * own, (ranks.rank + 1) * own)
 
     def reader(rows: pd.DataFrame) -> Loader:
