@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pipeline.plugins import names
+from pipeline.plugins import load, names
 from pipeline.recipe import Recipe
 from pipeline.step import Context, Ids, Places, Region
 from pipeline.training.layout import place
@@ -25,10 +25,12 @@ from pipeline.training.ranks import Ranks, joined
 from pipeline.training.sharded import whole
 from pipeline.training.signals import Stopped
 
-SIZE, BATCH, MARGIN = (8, 8, 8), 8, 10
-VIEWS = {"masked": {"masked": {"ratio": 0.4, "block_vox": [4, 4, 4]}}, "pair": {"augment": {}}, "altered": {"corrupt": {}}}
+SIZE, BATCH, MARGIN = (4, 6, 4), 8, 10
+VIEWS = {"masked": {"masked": {"ratio": 0.4, "block_vox": [2, 2, 2]}}, "pair": {"augment": {}}, "altered": {"corrupt": {}}}
 MIXES = (("simclr", "restoration"), tuple(names("objectives")))
 LEXICON = pd.DataFrame({"word_id": [0, 1, 2], "scan_id": ["a", "b", "c"]})
+
+torch.set_num_threads(1)  # threads that wait for each other on tensors this small cost more than the work
 
 
 def exact() -> None:
@@ -42,7 +44,7 @@ def region() -> Region:
     size = tuple(n + 2 * MARGIN for n in SIZE)
     voxels = torch.randint(0, 1000, (BATCH, 1, *size), generator=generator).to(torch.int16)
     inside = torch.tensor([[0, n] for n in size]).repeat(BATCH, 1, 1)
-    inside[:, 0, 0] = MARGIN + torch.arange(BATCH) * 3 // 4
+    inside[:, 0, 0] = MARGIN + torch.arange(BATCH) // 3
     affine = torch.eye(4, dtype=torch.float64).repeat(BATCH, 1, 1)
     body = torch.diag(torch.tensor([0.05, 0.04, 0.03, 1.0], dtype=torch.float64)).repeat(BATCH, 1, 1)
     subject = torch.tensor([0, 1, 2, 3, 0, 4, 5, 6])
@@ -74,7 +76,7 @@ def make(objectives, views=None, ranks: Ranks | None = None, **training) -> Lear
 
 def unplaced(objectives, views=None, ranks: Ranks | None = None, **training):
     views = views or {name: view_for(name) for name in objectives}
-    chosen = {name: {"view": views[name], "weight": 0.5 + number} for number, name in enumerate(objectives)}
+    chosen = {name: {"view": views[name], "weight": 0.5 + number, **narrow(name)} for number, name in enumerate(objectives)}
     if "restoration" in chosen:
         chosen["restoration"] |= {"altered_weight": 3.0}
     values = {"name": "tiny", "network": {"unet": {"widths": [3, 4], "blocks": 1}}, "crops": {"random": {"size_vox": SIZE}}}
@@ -84,6 +86,11 @@ def unplaced(objectives, views=None, ranks: Ranks | None = None, **training):
     learner = Learner(recipe, context, ranks)
     learner.look = remembered(learner, learner.look)
     return learner.double(), recipe.training
+
+
+def narrow(objective: str) -> dict[str, int]:
+    """Small heads, where an objective lets one choose."""
+    return {name: 6 for name in ("hidden", "width") if name in load("objectives", objective).Config.model_fields}
 
 
 SHOWN: dict[tuple[int, str], tuple] = {}
