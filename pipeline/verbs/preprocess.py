@@ -43,8 +43,8 @@ def run(
         int | None, typer.Option(min=1, help="Memory that a worker may take for one scan; a larger scan is refused. Default: its share.")
     ] = None,
 ) -> None:
+    from pipeline.lease import lease
     from pipeline.plan import read_plan
-    from pipeline.training.lease import lease
     from pipeline.volumes.memory import physical_mb
 
     plan, where = read_plan(folder)
