@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.scans.days import date_of
 from pipeline.scans.elements import read_elements
+from pipeline.scans.geometry import MAX_POSITION_MM, MAX_SPACING_MM
 from pipeline.scans.grouping import group
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.slices import Series, Slice
@@ -28,8 +29,6 @@ NO_PLACE = {
     "SURFACE_RENDER", "CURVED_MPR", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO",
 }  # fmt: skip
 MAX_SIDE = 4096
-MAX_POSITION_MM = 1e5
-MAX_SPACING_MM = 100.0
 
 
 def read_header(path: Path) -> Slice | None:

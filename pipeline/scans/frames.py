@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.scans import objects
-from pipeline.scans.geometry import Plane
+from pipeline.scans.geometry import MAX_POSITION_MM, MAX_SPACING_MM, Plane
 from pipeline.scans.grouping import group
 from pipeline.scans.pixels import Image, coding_of
 from pipeline.scans.quarantine import Code, Refused
@@ -31,7 +31,6 @@ TRAITS = (
     ("MRModifierSequence", "InversionTimes"), ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"), ("FrameContentSequence", "FrameAcquisitionNumber"),
 )  # fmt: skip
-MAX_POSITION_MM = 1e5
 
 
 def unfolded(series: Series) -> list[tuple[str, Series]]:
@@ -106,7 +105,7 @@ def _clocks(own: Any, shared: Any) -> tuple[float | None, ...]:
 
 
 def _plane(own: Any, shared: Any) -> Plane:
-    from pipeline.scans.dicom import MAX_SPACING_MM, is_orientation
+    from pipeline.scans.dicom import is_orientation
 
     position = _numbers(_functional(own, shared, "PlanePositionSequence", "ImagePositionPatient"), 3)
     orientation = _numbers(_functional(own, shared, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
