@@ -45,18 +45,21 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
         raise Refused(Code.SOP_CLASS)
     _check_kind(values)
     enhanced = sop_class in ENHANCED
+    mosaic = not enhanced and "MOSAIC" in {word.upper() for word in values.get("ImageType", ())}  # enhanced objects only keep the word
+    if mosaic and sop_class != MR:
+        raise Refused(Code.MOSAIC)
     shape = (values.get("Rows", 0), values.get("Columns", 0))
     if min(shape) < 1 or max(shape) > MAX_SIDE:
         raise Refused(Code.TOO_LARGE if max(shape) > MAX_SIDE else Code.BAD_HEADER)
     series, instance = sys.intern(values.get("SeriesInstanceUID", "")), values.get("SOPInstanceUID", "")
-    if not series:
+    if not series or (mosaic and not instance):
         raise Refused(Code.BAD_HEADER)
-    key = (series, shape, values.get("ImageType", ())[:3], values.get("DiffusionBValue", ""), instance if enhanced else "")
+    key = (series, shape, values.get("ImageType", ())[:3], values.get("DiffusionBValue", ""), instance if enhanced or mosaic else "")
     return Slice(
         path, CLASSES[sop_class], series, sys.intern(values.get("StudyInstanceUID", "")),
         sys.intern(f"{values.get('PatientID', '')}\x1f{values.get('IssuerOfPatientID', '')}"), instance, key,
         None if enhanced else _position(values), () if enhanced else _orientation(values), (0.0, 0.0) if enhanced else _spacing(values),
-        shape, enhanced, _traits(values), _clocks(values), date=date_of(values),
+        shape, enhanced, mosaic, _traits(values), _clocks(values), date=date_of(values),
     )  # fmt: skip
 
 
@@ -64,8 +67,6 @@ def _check_kind(values: dict[str, Any]) -> None:
     image_type = {word.upper() for word in values.get("ImageType", ())}
     if (image_type | {values.get("VolumeBasedCalculationTechnique", "").upper()}) & NO_PLACE:
         raise Refused(Code.NOT_ORIGINAL)
-    if "MOSAIC" in image_type:
-        raise Refused(Code.MOSAIC)
     if values.get("BurnedInAnnotation", "NO").upper() == "YES":
         raise Refused(Code.BURNED_IN)
     if values.get("SamplesPerPixel", 1) != 1 or not values.get("PhotometricInterpretation", "MONOCHROME2").startswith("MONOCHROME"):
