@@ -60,6 +60,7 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
         sys.intern(f"{values.get('PatientID', '')}\x1f{values.get('IssuerOfPatientID', '')}"), instance, key,
         None if enhanced else _position(values), () if enhanced else _orientation(values), (0.0, 0.0) if enhanced else _spacing(values),
         shape, enhanced, mosaic, _traits(values), _clocks(values), date=date_of(values),
+        acquired=int(_number(values, "ImagesInAcquisition") or 0), inverted=values.get("PhotometricInterpretation") == "MONOCHROME1",
     )  # fmt: skip
 
 
