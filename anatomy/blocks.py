@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 MOST = 128
@@ -20,11 +22,14 @@ class BlockMeans:
         columns, rows, slices = self.factors
         self._sums[number // slices] += _folded(_folded(picture.astype(np.float32), rows).T, columns).T
 
+    @cached_property
     def means(self) -> np.ndarray:
-        """(d, h, w) float32; blocks at the far ends may be of fewer voxels than ``factors`` says."""
-        counts = [np.minimum(f, n - f * np.arange(-(-n // f))) for n, f in zip(self.shape, self.factors, strict=True)]
-        voxels = counts[0][:, None, None] * counts[1][:, None] * counts[2]
-        return np.ascontiguousarray(self._sums.T) / voxels.astype(np.float32)
+        """(d, h, w) float32, once all slices were added; blocks at the far ends may be of fewer voxels than ``factors`` says."""
+        means = np.ascontiguousarray(self._sums.T)
+        for axis, (factor, n) in enumerate(zip(self.factors, self.shape, strict=True)):
+            counts = np.minimum(factor, n - factor * np.arange(means.shape[axis])).astype(np.float32)
+            means /= counts.reshape([-1 if a == axis else 1 for a in range(3)])
+        return means
 
 
 def block_means(voxels: np.ndarray, most: int = MOST) -> BlockMeans:

@@ -77,13 +77,12 @@ def find_body(found: BlockMeans, modality: str = "MR") -> Body:
 
     The means are smoothed over 3 blocks.
     """
-    means = found.means()
-    coarse = ndimage.uniform_filter(means, 3)
+    coarse = _smooth(found.means)
     low, high = np.percentile(coarse, (0.5, 99.5))
     in_hu = modality == "CT" and low < AIR_HU
     threshold = AIR_HU if in_hu else otsu(coarse)
     above = coarse > threshold
-    everything = Body(np.ones(means.shape, dtype=bool), found.factors, found.shape)
+    everything = Body(np.ones(coarse.shape, dtype=bool), found.factors, found.shape)
     if not in_hu and np.mean(coarse[~above] - low) > MAX_AIR * (high - low):
         return everything
     mask = _outline(above)
@@ -123,13 +122,32 @@ def from_body(body: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray) -> np.n
 
 def _outline(above: np.ndarray) -> np.ndarray:
     """The largest component after an opening (which cuts the table and noise off), filled in 3D and in each axial slice."""
-    opened = ndimage.binary_opening(above)
+    opened = _grown(~_grown(~above, True))
     labels, count = ndimage.label(opened if opened.any() else above)
     if count == 0:
         return above
     largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    grown = ndimage.binary_dilation(largest) & above | largest
+    grown = _grown(largest) & above | largest
     return _filled(_filled(grown, in_slices=False), in_slices=True)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Means over 3 along each axis; at a face its own values go on."""
+    for axis in range(3):
+        lines = np.moveaxis(np.pad(values, [(int(a == axis),) * 2 for a in range(3)], mode="edge"), axis, 0)
+        values = np.moveaxis((lines[:-2] + lines[1:-1] + lines[2:]) / np.float32(3), 0, axis)
+    return np.ascontiguousarray(values)
+
+
+def _grown(mask: np.ndarray, outside: bool = False) -> np.ndarray:
+    """With the neighbours across each face; ``outside``: whether what lies beyond the volume is set."""
+    padded = np.pad(mask, 1, constant_values=outside)
+    inner = (slice(1, -1),) * 3
+    out = padded[inner].copy()
+    for axis in range(3):
+        for part in (slice(None, -2), slice(2, None)):
+            out |= padded[(*inner[:axis], part, *inner[axis + 1 :])]
+    return out
 
 
 def _filled(mask: np.ndarray, in_slices: bool) -> np.ndarray:

@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/ingest.py [--rounds 5] [--peers PYTHON] [--scan ct.nii.gz]
 
-The scan is that of ``phantom_ct.py`` (512 x 512 x 200 int16, 0.78 x 0.78 x 2 mm, Left-Posterior-Superior) unless named. Everybody turns it
+The scan is that of ``phantom_ct.py`` (512 x 512 x 200 int16, 0.78 x 0.78 x 2 mm, LPS) unless named. Everybody turns it
 to RAS and 1.5 mm, maps -1000 to 1000 HU onto 0 to 1 (Vesalius by its contract), crops to the body and writes it as is the custom
-there: SimpleITK and MONAI float32 NIfTI (gzip), nnU-Net its blosc2 store with its default resampling and no crop to the body, Vesalius int16
-with body mask, fingerprint and digests. Each run is a process of its own; contestants take turns; medians of the process's CPU time with
+there: SimpleITK and MONAI float32 NIfTI (gzip), nnU-Net its blosc2 store with its default resampling and no crop to the
+body, Vesalius int16 with body mask, fingerprint and digests. Each run is a process of its own; contestants take turns; medians of the process's CPU time with
 its children, and of the peak of its memory above the imports. ``--peers``: the Python of an environment with nnunetv2, SimpleITK and monai.
 """
 
@@ -86,10 +86,8 @@ def monai(scan: str, out: str) -> Any:
 
 def nnunet(scan: str, out: str) -> Any:
     os.environ |= {name: out for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    import numpy as np
     import torch
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     torch.set_num_threads(1)
@@ -101,21 +99,17 @@ def nnunet(scan: str, out: str) -> Any:
         "normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False], "batch_size": 2, "patch_size": [128, 128, 128],
         "resampling_fn_data": resampling, "resampling_fn_data_kwargs": orders,
         "resampling_fn_seg": resampling, "resampling_fn_seg_kwargs": {**orders, "is_seg": True, "order": 1},
+        "architecture": {"network_class_name": "", "arch_kwargs": {}, "_kw_requires_import": []},
     }  # fmt: skip
     plans = PlansManager({
         "dataset_name": "Dataset001_CT", "plans_name": "p", "image_reader_writer": "SimpleITKIO", "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2], "foreground_intensity_properties_per_channel": {"0": hu}, "configurations": {"3d_fullres": settings},
+        "transpose_backward": [0, 1, 2], "foreground_intensity_properties_per_channel": {"0": hu},
+        "configurations": {"3d_fullres": settings},
     })  # fmt: skip
     dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "body": 1}, "file_ending": ".nii.gz"}
 
     def work() -> None:
-        data, seg, properties = DefaultPreprocessor(verbose=False).run_case(
-            [scan], None, plans, plans.get_configuration("3d_fullres"), dataset
-        )
-        seg = np.zeros(data.shape, np.int8) if seg is None else seg.astype(np.int8)
-        blocks, chunks = nnUNetDatasetBlosc2.comp_blosc2_params(data.shape, (128, 128, 128), data.itemsize)
-        seg_blocks, seg_chunks = nnUNetDatasetBlosc2.comp_blosc2_params(seg.shape, (128, 128, 128), seg.itemsize)
-        nnUNetDatasetBlosc2.save_case(data.astype(np.float32), seg, properties, f"{out}/scan", chunks, blocks, seg_chunks, seg_blocks)
+        DefaultPreprocessor(verbose=False).run_case_save(f"{out}/scan", [scan], None, plans, plans.get_configuration("3d_fullres"), dataset)
 
     return work
 

@@ -52,7 +52,7 @@ class Fingerprint:
 
 def fingerprint(found: Survey, body: Body) -> Fingerprint:
     """Of a canonical volume as it was read, before it is resampled. Thumbnail and sketch see the first channel."""
-    return Fingerprint(found.digest, found.sketch, thumbnail(found.blocks.means(), body.blocks))
+    return Fingerprint(found.digest, found.sketch, thumbnail(found.blocks.means, body.blocks))
 
 
 def thumbnail(means: np.ndarray, body: np.ndarray) -> np.ndarray:

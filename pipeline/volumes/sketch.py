@@ -14,8 +14,9 @@ SKETCH = 256
 ENOUGH = 16384  # patches to hash whole; more, if too few of them are kept
 MAX_EQUAL = 4  # of 25 voxels equal to the centre, and
 MIN_RANGE = 32  # from the least to the greatest: background is equal in unrelated scans
-RINGS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
-OUTER = tuple((i, j) for i in range(-2, 3) for j in range(-2, 3) if max(abs(i), abs(j)) == 2)
+NEAR = [(i, j) for i in range(-1, 2) for j in range(-1, 2)]
+FAR = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if (i, j) not in NEAR]
+AT_ONCE = 1 << 15  # patches that are hashed at once
 _CENTRE, _CROSS, _SPREAD, _FLOAT = np.uint16(40503), np.uint16(30011), np.uint16(52711), np.uint32(0x9E3779B1)
 
 
@@ -54,22 +55,22 @@ def _patches(codes: np.ndarray, limit: int) -> np.ndarray:
     row, column = np.divmod(places, width)
     inner = (row >= 2) & (row < len(codes) - 2) & (column >= 2) & (column < width - 2)
     places, top = places[inner], top[inner]
-    centre = flat[places]
-    equal = np.zeros(len(places), dtype=np.int16)
-    total = np.zeros(len(places), dtype=np.uint64)
-    least = greatest = centre.view(np.int16)
-    for ring in (RINGS, OUTER):
-        for i, j in ring:
-            neighbour = flat[places + (i * width + j)]
-            total += _MIXED[neighbour] * _mix(np.uint64(977 + 3 * max(abs(i), abs(j)) + min(abs(i), abs(j))))
-            equal += neighbour == centre
-            least, greatest = np.minimum(least, neighbour.view(np.int16)), np.maximum(greatest, neighbour.view(np.int16))
-        kept = equal <= MAX_EQUAL  # most of a picture's background ends here
-        places, top, centre, equal, total, least, greatest = (
-            values[kept] for values in (places, top, centre, equal, total, least, greatest)
-        )
-    kept = greatest.astype(np.int32) - least >= MIN_RANGE
-    return top[kept] | _mix(total[kept]) >> np.uint64(16)
+    parts = [slice(low, low + AT_ONCE) for low in range(0, len(places), AT_ONCE)]
+    return np.concatenate([_hashes(flat, width, places[part], top[part]) for part in parts] or [top])
+
+
+def _hashes(flat: np.ndarray, width: int, places: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """Of the patches around these places, those that are kept."""
+    centre = flat[places, None]
+    near = flat[places[:, None] + [i * width + j for i, j in NEAR]]
+    kept = (near == centre).sum(axis=1) <= MAX_EQUAL  # most of a picture's background ends here
+    places, top, centre, near = places[kept], top[kept], centre[kept], near[kept]
+    patch = np.concatenate([near, flat[places[:, None] + [i * width + j for i, j in FAR]]], axis=1)
+    values = patch.view(np.int16)
+    span = values.max(axis=1, initial=-32768).astype(np.int32) - values.min(axis=1, initial=32767)
+    kept = ((patch == centre).sum(axis=1) <= MAX_EQUAL) & (span >= MIN_RANGE)
+    total = (_MIXED[patch[kept]] * _WEIGHTS).sum(axis=1, dtype=np.uint64)
+    return top[kept] | _mix(total) >> np.uint64(16)
 
 
 def _crosses(flat: np.ndarray, width: int) -> np.ndarray:
@@ -103,3 +104,4 @@ def _mix(value: np.ndarray) -> np.ndarray:
 
 
 _MIXED = _mix(np.arange(65536, dtype=np.uint64))
+_WEIGHTS = _mix(np.array([977 + 3 * max(abs(i), abs(j)) + min(abs(i), abs(j)) for i, j in [*NEAR, *FAR]], dtype=np.uint64))
