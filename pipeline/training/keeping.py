@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.training.checkpoint import Loaded, load_optimiser, optimiser_tensors
 from pipeline.training.made import compare, made
+from pipeline.training.sharded import settled, settled_optimiser, whole
 
 if TYPE_CHECKING:
     from pipeline.training.loop import Loop
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def save(loop: Loop, step: int) -> None:
     """All ranks call it, rank 0 writes. A full disk costs this checkpoint and nothing else."""
-    tensors = _tensors(loop)
+    tensors = whole(_tensors(loop), loop.ranks.leads)
     watchers = {type(watcher).__name__: watcher.state() for watcher in loop.watchers}
     state = {"journal": loop.journal.position(), "metrics": loop.metrics, "best": loop.best, "watchers": watchers,
              "rules": loop.rules.state(), "spikes_seen": loop.spikes.seen}  # fmt: skip
@@ -81,8 +82,9 @@ def _tensors(loop: Loop) -> dict[str, Tensor]:
 
 def _load(loop: Loop, loaded: Loaded) -> None:
     tensors, state = loaded.tensors, loaded.state
-    loop.learner.load_state_dict({name.removeprefix("learner."): v for name, v in tensors.items() if name.startswith("learner.")})
-    load_optimiser(loop.optimiser, tensors)
+    learner = {name.removeprefix("learner."): value for name, value in tensors.items() if name.startswith("learner.")}
+    loop.learner.load_state_dict(settled(loop.learner.state_dict(), learner))
+    load_optimiser(loop.optimiser, settled_optimiser(loop.optimiser, tensors))
     with torch.no_grad():
         loop.spikes.losses.copy_(tensors["spikes"])
     loop.spikes.seen = state["spikes_seen"]

@@ -21,12 +21,15 @@ from pipeline.tracking.journal import Journal, Silence
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.injection import Faults
 from pipeline.training.keeping import go_back, restore, save
+from pipeline.training.layout import place
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader
+from pipeline.training.micro import micro_batches
 from pipeline.training.optimiser import make_optimiser
-from pipeline.training.ranks import Ranks
+from pipeline.training.ranks import Ranks, share
 from pipeline.training.readings import Reading, Readings
 from pipeline.training.rules import Rules
+from pipeline.training.sharded import local
 from pipeline.training.signals import Stop, Stopped, watching
 from pipeline.training.spikes import Spikes
 from pipeline.training.stepping import Outcome, Stepper, written
@@ -54,7 +57,9 @@ class Loop:
         self.ranks, self.watchers = ranks or Ranks(), tuple(watchers)
         self.faults = faults or Faults.from_environment(self.ranks.rank)
         self.device = self.ranks.device
-        self.learner, self.loader, self.judge, self.training, self.folder = learner.to(self.device), loader, judge, training, folder
+        self.learner, self.loader, self.judge, self.training, self.folder = learner, loader, judge, training, folder
+        place(learner, training, self.ranks)
+        _, self.micro_batch = share(training.batch, training.micro_batch, self.ranks.world)
         self.trained = [p for p in learner.parameters() if p.requires_grad]
         self.optimiser = make_optimiser([(self.trained, 1.0)], training.learning_rate, training.weight_decay)
         self.spikes = Spikes(self.device, training.spikes == "skip")
@@ -152,7 +157,7 @@ class Loop:
         self.learner.train()
         self.stepper.begin()
         progress, epoch = step / self.training.steps, step // self.steps_per_epoch
-        losses, seen = self.learner.backward(region, progress=progress, step=step, epoch=epoch)
+        losses, seen = self.learner.backward(micro_batches(region, self.micro_batch), progress=progress, step=step, epoch=epoch)
         loss = self._spoilt(step, sum(self.learner.weights[name] * found.value.detach() for name, found in losses.items()))
         outcome = self.stepper.finish(step, loss, self.stop.code, lambda: self.learner.update(seen))
         self.gradient_norm = outcome.norm
@@ -169,7 +174,7 @@ class Loop:
         """The loss, unless a fault is to be injected into it or into the gradient."""
         values = {"nan": torch.nan, "inf": torch.inf, "big": 100.0, None: 1.0}
         if act := self.faults.at("gradient", step):
-            next(p for p in self.trained if p.grad is not None).grad.mul_(values[act])
+            local(next(p for p in self.trained if p.grad is not None).grad).mul_(values[act])
         return loss * values[self.faults.at("loss", step)]
 
     def _read_all(self, all_of_them: bool) -> bool:

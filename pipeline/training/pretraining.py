@@ -12,6 +12,7 @@ import torch
 from pipeline import __version__
 from pipeline.files import digest_of, read_json, write_json
 from pipeline.folder import StudyFolder
+from pipeline.lease import Lease, lease
 from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
@@ -23,7 +24,6 @@ from pipeline.training.guard import check_manifest, check_runs
 from pipeline.training.health.probe import BEST, Probe, put_back
 from pipeline.training.health.watch import Health
 from pipeline.training.learner import Learner
-from pipeline.training.lease import Lease, lease
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
 from pipeline.training.ranks import Ranks, joined, share
@@ -67,14 +67,13 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score
         write_examples(loop, folder / "examples.npz")
         if ranks.leads:
             write_json(folder / "metrics.json", metrics)
-            save_encoder(folder, loop.learner.network, contract)
+        save_encoder(folder, loop.learner.network, contract, ranks.leads)
     return metrics
 
 
 def _probes(score: Score | None, contract: dict[str, Any], folder: Path) -> list[Probe]:
     def keep(best: Path | None, network: Network, step: int, value: float) -> None:
-        if best is not None:
-            save_encoder(best, network, {**contract, "probe": {"step": step, "score": value}})
+        save_encoder(best or folder, network, {**contract, "probe": {"step": step, "score": value}}, best is not None)
 
     return [Probe(score, keep, folder)] if score else []
 
@@ -108,16 +107,15 @@ def make_loop(
     """The learner of a recipe with its loaders; initial weights are set. Each rank reads its own share of a batch."""
     from pipeline.volumes.store import Store
 
-    store, training = Store(where.store), recipe.training
+    store, training, ranks = Store(where.store), recipe.training, ranks or Ranks()
     name, values = only(recipe.crops, "crops")
     crops, make = settings("crops", name, values), load("crops", name)
     channels = len(train["window_low"].iloc[0])
     context = Context(len(train), training.batch, training.steps, tuple(crops.size_vox), channels, run.seed, lexicon=lexicon)
     torch.set_num_threads(training.threads)
-    learner = Learner(recipe, context)
+    learner = Learner(recipe, context, ranks)
     region = learner.region_vox()
-    ranks = ranks or Ranks()
-    own, _ = share(training.batch, None, ranks.world)
+    own, _ = share(training.batch, training.micro_batch, ranks.world)
     places = range(ranks.rank * own, (ranks.rank + 1) * own)
 
     def reader(rows: pd.DataFrame) -> Loader:

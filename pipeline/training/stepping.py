@@ -1,7 +1,8 @@
 """One optimiser step, shared by pretraining and fine-tuning: clip, agree, then descend or skip.
 
 On a GPU nothing here waits for the device: the optimiser is told by a tensor whether to descend (``found_inf`` of torch's fused AdamW), and
-what the step wrote besides trained weights is put back by ``torch.where``. On a CPU a look at the flag costs nothing.
+what the step wrote besides trained weights is put back by ``torch.where``. On a CPU a look at the flag costs nothing. Weights in parts
+(FSDP2) have no fused update yet, so there the host waits for the flag.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.training.optimiser import rate_factor, set_rate
 from pipeline.training.ranks import Ranks
+from pipeline.training.scale import LossScale
+from pipeline.training.sharded import clip
 from pipeline.training.spikes import Spikes
 
 
@@ -61,7 +64,7 @@ class Stepper:
 
     def finish(self, step: int, loss: Tensor, stop: int = 0, update: Callable[[], None] = lambda: None) -> Outcome:
         """After backward: descends and calls ``update``, unless some rank's loss or gradient is not finite, or it is a spike to skip."""
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.clip)
+        norm = clip(self.trained, self.clip)
         rate = set_rate(self.optimiser, rate_factor(step, self.num_steps, self.warmup))
         loss = loss.detach().to(torch.float32)
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
@@ -75,7 +78,7 @@ class Stepper:
 
     @torch.no_grad()
     def _descend(self, good: Tensor, update: Callable[[], None]) -> None:
-        if good.device.type == "cuda":
+        if self.optimiser.defaults["fused"]:
             self.optimiser.found_inf = (~good).to(torch.float32)
             self.optimiser.step()
             update()
@@ -90,9 +93,11 @@ class Stepper:
 
 
 def written(module: nn.Module) -> list[Tensor]:
-    """What a step writes besides trained weights. On a GPU, where ``update`` runs before anybody knows of a skip, that is all that is not
-    trained; on a CPU only what a forward pass writes by itself, the running statistics of batch norm."""
+    """What a step writes besides trained weights, but for the factor of float16, which has to learn of a skip. On a GPU, where ``update``
+    runs before anybody knows of one, that is all that is not trained; on a CPU only what a forward pass writes by itself, the running
+    statistics of batch norm."""
     if any(value.is_cuda for value in module.parameters()):
-        return [value for value in (*module.parameters(), *module.buffers()) if not value.requires_grad]
+        apart = {id(value) for part in module.modules() if isinstance(part, LossScale) for value in part.buffers()}
+        return [v for v in (*module.parameters(), *module.buffers()) if not v.requires_grad and id(v) not in apart]
     norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
     return [value for part in norms for value in part.buffers(recurse=False)]

@@ -19,6 +19,7 @@ from types import TracebackType
 from pipeline.files import read_json, write_json
 from pipeline.training.ranks import Ranks
 
+WAITING = ("torch/distributed", "training/ranks.py", "training/reducer.py", "torch/autograd")
 HUNG = 70  # exit code: an internal failure (EX_SOFTWARE), so no "resume me" that a hanging disk would repeat for ever
 
 
@@ -35,6 +36,7 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         self.since = time.monotonic()
+        self._arm()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
@@ -45,8 +47,7 @@ class Watchdog:
     def _watch(self) -> None:
         every = self._every()
         while not self.ended.wait(every):
-            # If this thread itself cannot run, since C code holds the interpreter, the C library's clock ends the process.
-            faulthandler.dump_traceback_later(2 * self.patience_s + every, exit=True)
+            self._arm()
             if self.ended.is_set():
                 faulthandler.cancel_dump_traceback_later()
                 return
@@ -56,6 +57,10 @@ class Watchdog:
                 print(self._words(waited), file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(file=sys.__stderr__)
                 os._exit(HUNG)
+
+    def _arm(self) -> None:
+        """If the watching thread itself cannot run, since C code holds the interpreter, a thread in C ends the process."""
+        faulthandler.dump_traceback_later(2 * self.patience_s, exit=True)
 
     def _say_alive(self, waited: float) -> None:
         if self.ranks.world > 1:
@@ -103,6 +108,6 @@ def _place() -> str:
 
 
 def _waits() -> bool:
-    """Whether the training thread is in a collective, or in the backward pass, in which DDP has its own."""
+    """Whether the training thread is in a collective, or in what calls one."""
     frame = sys._current_frames().get(threading.main_thread().ident)
-    return frame is not None and any(part in frame.f_code.co_filename for part in ("torch/distributed", "torch/autograd"))
+    return frame is not None and any(part in frame.f_code.co_filename for part in WAITING)

@@ -35,8 +35,8 @@ from pipeline.volumes.store import Store
 
 SIZE = (4, 4, 4)
 TRAINING = {
-    "steps": 24, "batch": 4, "checkpoint_every": 5, "journal_every": 1, "evaluate_every": 8, "learning_rate": 1e-2, "patience_s": 20.0,
-    "timeout_s": 20.0,
+    "steps": 24, "batch": 4, "checkpoint_every": 5, "journal_every": 1, "evaluate_every": 8, "learning_rate": 1e-2, "patience_s": 60.0,
+    "timeout_s": 60.0,
 }  # fmt: skip
 WHO = {"run": "toy", "recipe_digest": "r", "manifest_digest": "m", "seed": 3}
 
@@ -47,7 +47,8 @@ class Toy(nn.Module):
     def __init__(self, ranks, seed=3):
         super().__init__()
         self.ranks, self.seed, self.weights = ranks, seed, {"toy": 1.0}
-        self.network = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 4))
+        norm = nn.BatchNorm1d(8) if ranks.world == 1 else nn.LayerNorm(8)  # PyTorch synchronises batch norm between GPUs only
+        self.network = nn.Sequential(nn.Linear(64, 8), norm, nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 4))
         self.teacher = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4)).requires_grad_(False)
         self.register_buffer("queue", torch.zeros(8, 4))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
@@ -61,14 +62,12 @@ class Toy(nn.Module):
         loss = F.mse_loss(found, self.teacher(x)) + 0.1 * (found @ self.queue.T).square().mean() + 0.1 * (found @ self.anchors.T).mean()
         return {"toy": Loss(loss, metrics={"size": found.detach().norm()})}, x, []
 
-    def backward(self, region, **when):
-        losses, x, _ = self.losses(region, **when)
+    def backward(self, micro, **when):
+        losses, x, _ = self.losses(*micro, **when)
         losses["toy"].value.backward()
         for parameter in self.parameters():
             if parameter.grad is not None:
                 parameter.grad = self.ranks.mean(parameter.grad)
-        for buffer in (self.network[1].running_mean, self.network[1].running_var):
-            buffer.copy_(self.ranks.mean(buffer))
         return losses, x
 
     @torch.no_grad()
@@ -134,10 +133,10 @@ def free_port():
         return one.getsockname()[1]
 
 
-def ranks_in_forks(work, world=1, log=None, kill=None, limit_s=30.0):
+def ranks_in_forks(work, world=1, log=None, kill=None, limit_s=120.0):
     """``work(ranks)`` in ``world`` forked processes that find each other as torchrun's would; their exit codes (-9: killed).
 
-    When one ends badly the others get five seconds to end by themselves. ``kill``: (seconds, ranks) kills these ranks then.
+    When one ends badly the others get ten seconds to end by themselves. ``kill``: (seconds, ranks) kills these ranks then.
     """
     port, pids = free_port(), {}
     for rank in range(world):
@@ -156,7 +155,7 @@ def ranks_in_forks(work, world=1, log=None, kill=None, limit_s=30.0):
         if pid:
             codes[pids.pop(pid)] = os.waitstatus_to_exitcode(status)
             if codes[max(codes, key=lambda rank: codes[rank] not in (0, 75, 130))] not in (0, 75, 130):
-                deadline = min(deadline, time.monotonic() + 5.0)
+                deadline = min(deadline, time.monotonic() + 10.0)
         elif time.monotonic() > deadline:
             for left in pids:
                 os.kill(left, signal.SIGKILL)

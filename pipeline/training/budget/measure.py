@@ -15,8 +15,8 @@ from pipeline.step import to_device
 from pipeline.training.budget.clock import Clock, TimedStore
 from pipeline.training.budget.memory import Fit, fit, peak_bytes
 from pipeline.training.budget.rates import flop_of, peak
-from pipeline.training.health.gradients import head
 from pipeline.training.loop import Loop
+from pipeline.training.micro import part
 
 WARM = 3  # steps that are not counted: memory is laid out, kernels are chosen
 BESIDE = ("read", "decode")  # stages that run in the loader's threads beside the steps
@@ -63,9 +63,9 @@ def shortened(training: Training, steps: int, every: int | None = None) -> Train
 def fitted(loop: Loop) -> Fit:
     """The micro-batch that fits on the device of a loop. Where the whole batch does not, the loop is good for nothing afterwards."""
     region = to_device(loop.loader.region(0), loop.device)
-    own = getattr(loop, "micro_batch", None)
+    own = loop.micro_batch
     try:
-        return fit(loop.device, loop.loader.batch, lambda size: _step(loop, head(region, size), size))
+        return fit(loop.device, loop.loader.batch, lambda size: _step(loop, part(region, slice(size)), size))
     finally:
         loop.micro_batch = own
 
@@ -74,7 +74,7 @@ def measure(loop: Loop, steps: int, found: Fit) -> Measured:
     """Runs a fresh loop of ``WARM + steps`` steps, with one evaluation and one checkpoint at its end."""
     device, learner, batch = loop.device, loop.learner, loop.loader.batch
     region = to_device(loop.loader.region(0), device)
-    flop = flop_of(lambda: _step(loop, region, getattr(loop, "micro_batch", None)))
+    flop = flop_of(lambda: _step(loop, region, loop.micro_batch))
     clock, marks = Clock(device), {}
     attach(loop, clock, marks)
     loop.run({"run": "budget"})
@@ -152,7 +152,7 @@ def _transfer_s(loop: Loop, region: Any) -> float:
     return clock.seconds()["transfer"] / TRANSFERS
 
 
-def _step(loop: Loop, region: Any, micro_batch: int | None) -> None:
+def _step(loop: Loop, region: Any, micro_batch: int) -> None:
     """One step of the loop, which is not yet running, with micro-batches of a size; no watcher sees it."""
     watchers, loop.watchers, loop.micro_batch = loop.watchers, (), micro_batch
     try:
@@ -173,8 +173,3 @@ def _name(device: torch.device) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "CPU")
-
-
-def with_micro_batch(training: Training, size: int) -> Training:
-    """The recipe's, with micro-batches of a size that fits."""
-    return training.model_copy(update={"micro_batch": size}) if "micro_batch" in type(training).model_fields else training

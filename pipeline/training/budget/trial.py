@@ -12,7 +12,7 @@ from pipeline.manifest import read_manifest
 from pipeline.plan import read_plan
 from pipeline.recipe import Recipe
 from pipeline.training.budget.forecast import run_cpu_s, run_s
-from pipeline.training.budget.measure import WARM, Measured, fitted, measure, shortened, with_micro_batch
+from pipeline.training.budget.measure import WARM, Measured, fitted, measure, shortened
 from pipeline.training.budget.synthetic import Synthetic, synthetic
 from pipeline.training.health.watch import Health
 from pipeline.training.loop import Loop
@@ -24,8 +24,8 @@ def tried(recipe: Recipe, study: Path | None, steps: int, scratch: Path) -> tupl
     data, short = scans(recipe, study, scratch), shortened(recipe.training, WARM + steps)
     loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured")
     found = fitted(loop)
-    if found.micro_batch < (getattr(recipe.training, "micro_batch", None) or recipe.training.batch):
-        recipe = recipe.model_copy(update={"training": with_micro_batch(recipe.training, found.micro_batch)})
+    if found.micro_batch < (recipe.training.micro_batch or recipe.training.batch):
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"micro_batch": found.micro_batch})})
         short = shortened(recipe.training, WARM + steps)
         loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured")
     return measure(loop, steps, found), recipe

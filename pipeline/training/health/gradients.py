@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.step import Features, Step
 from pipeline.training.learner import Learner
+from pipeline.training.micro import part
+from pipeline.training.sharded import is_sharded
 
 SHARE = 4  # one in so many samples is asked
 
@@ -24,17 +24,17 @@ def pulls(learner: Learner, step: Step, most: int | None = None) -> dict[str, Te
     ``<a>/gradient`` and ``<a>/<b>/conflict``. Nothing of a network whose weights are divided among ranks.
     """
     batch = len(step.ids.sample)
-    part = head(step, min(batch, max(2, batch // SHARE), most or batch))
+    few = part(step, slice(min(batch, max(2, batch // SHARE), most or batch)))
     network, prefixes = learner.network, tuple(learner.network.encoder_keys())
     shared = [p for name, p in network.named_parameters() if name.startswith(prefixes) and p.requires_grad]
-    if any(hasattr(p, "full_tensor") for p in shared):
+    if any(is_sharded(p) for p in shared):
         return {}
     mode = learner.training
     learner.eval()
     try:
         with torch.enable_grad():
-            part = replace(part, student={name: _encoded(learner, part, name) for name in step.student})
-            values = {name: learner.weights[name] * objective(part).value for name, objective in learner.objectives.items()}
+            few = replace(few, student={name: _encoded(learner, few, name) for name in step.student})
+            values = {name: learner.weights[name] * objective(few).value for name, objective in learner.objectives.items()}
         found = {name: _gradient(value, shared) for name, value in values.items()}
     finally:
         learner.train(mode)
@@ -42,19 +42,6 @@ def pulls(learner: Learner, step: Step, most: int | None = None) -> dict[str, Te
     for (a, first), (b, second) in combinations(found.items(), 2):
         figures[f"{a}/{b}/conflict"] = torch.nn.functional.cosine_similarity(first, second, dim=0)
     return figures
-
-
-def head(value: Any, count: int) -> Any:
-    """The first samples of a Step, and of all it holds."""
-    if isinstance(value, Tensor):
-        return value[:count]
-    if isinstance(value, tuple):
-        return tuple(head(item, count) for item in value)
-    if isinstance(value, Mapping):
-        return {name: head(item, count) for name, item in value.items()}
-    if is_dataclass(value):
-        return replace(value, **{item.name: head(getattr(value, item.name), count) for item in fields(value)})
-    return value
 
 
 def _encoded(learner: Learner, step: Step, view: str) -> tuple[Features, ...]:

@@ -56,7 +56,7 @@ class Health(Watcher):
             if due(loop, done):
                 self.fresh |= contrasts(loop.learner, step)
         if done % GRADIENTS_EVERY == 0:
-            self.fresh |= pulls(loop.learner, step, getattr(loop.training, "micro_batch", None))
+            self.fresh |= pulls(loop.learner, step, loop.training.micro_batch)
         if due(loop, done) and not written(loop, done):
             self._look(loop, done)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline.training.health import watch
-from pipeline.training.health.gradients import head, pulls
+from pipeline.training.health.gradients import pulls
+from pipeline.training.micro import part
 
 BOTH = {
     "views": {"altered": {"corrupt": {}}, "pair": {"augment": {}}},
@@ -94,7 +95,7 @@ def test_pulls_are_the_gradients_of_each_objective_on_the_encoder(toy, make):
 
     loop.learner.backward = kept
     loop.step(2, loop.loader.region(8))
-    step = head(seen[0], 2)
+    step = part(seen[0], slice(2))
     found = pulls(loop.learner, seen[0])
     loop.learner.eval()
     gradients = {}

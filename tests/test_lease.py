@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from pipeline.training import lease as room
-from pipeline.training.lease import lease
+from pipeline import lease as room
+from pipeline.lease import lease
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.training.lease import lease
+from pipeline.lease import lease
 with lease(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
