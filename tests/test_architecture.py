@@ -36,6 +36,7 @@ LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 FILE_LINES, FUNCTION_LINES, SMK_LINES = 250, 40, 120
 LONGER = {
     "pipeline/recipe.py": "the one page that says what a study, a recipe and a task may hold",
+    "pipeline/step.py": "the one page that says what views, networks, objectives and the learner hand to each other",
 }
 
 

@@ -60,7 +60,7 @@ class Watchdog:
 
     def _arm(self) -> None:
         """If the watching thread itself cannot run, since C code holds the interpreter, a thread in C ends the process."""
-        faulthandler.dump_traceback_later(2 * self.patience_s, exit=True)
+        faulthandler.dump_traceback_later(2 * self.patience_s, exit=True, file=sys.__stderr__)
 
     def _say_alive(self, waited: float) -> None:
         if self.ranks.world > 1:
