@@ -1,5 +1,6 @@
 """One pretraining run from a plan: what it may see, its learner, and the loop around it."""
 
+import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -121,6 +122,8 @@ def _begin(folder: Path, identity: dict[str, Any], run_card: dict[str, Any]) -> 
 
     card = folder / "run.json"
     if not card.exists() or {key: read_json(card).get(key) for key in identity} != identity:
+        if (folder / "checkpoints").exists():
+            print(f"{run_card['plan']['run']}: its checkpoints are of another recipe or manifest, so it begins anew", file=sys.stderr)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json", "examples.npz"):
             (folder / name).unlink(missing_ok=True)
