@@ -77,9 +77,10 @@ class Learner(nn.Module):
         features = self._student(step, self.wants["student"], 0)
         cut = leaves(features) if torch.is_grad_enabled() else features
         step = replace(step, student=cut)
-        shares = self._shares([step])[0]
-        losses = {name: scaled(objective(step), shares[name]) for name, objective in self.objectives.items()}
-        return losses, step, list(zip(flat(features).values(), flat(cut).values(), strict=True))
+        shares, tally = self._shares([step])[0], Tally(list(self.objectives))
+        for name, objective in self.objectives.items():
+            tally.add(name, scaled(objective(step), shares[name]))
+        return tally.losses(self.ranks), step, list(zip(flat(features).values(), flat(cut).values(), strict=True))
 
     def backward(self, micro: Sequence[Region], **when: Any) -> tuple[dict[str, Loss], Step]:
         """Losses, and the gradients of the whole batch, of all micro-batches and ranks, on every parameter.
