@@ -103,7 +103,7 @@ class Learner(nn.Module):
             kept.append(one.student if len(parts) == 1 else slim(one.student))
             self._through(flat(features), pulls, last=number == len(parts) - 1)
         if self.scale is not None:
-            self.scale.unscale(p for p in self.parameters() if p.requires_grad)
+            self.scale.unscale((p for p in self.parameters() if p.requires_grad), self.ranks)
         return tally.losses(self.ranks, self.scale), replace(whole, student=merge(kept))
 
     @torch.no_grad()
