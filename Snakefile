@@ -51,6 +51,7 @@ TRANSFERS = {transfer["transfer"]: transfer for transfer in PLAN["transfers"]}
 GPU = min(int(config["gpus"]), 1)
 if GPU and workflow.is_main_process and workflow.resource_settings.nodes is None and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPU)
+RESUMING = f"{workflow.basedir}/workflow/resuming.sh"  # what a training that ends with 75 goes through
 OPEN = []
 
 

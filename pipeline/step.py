@@ -146,11 +146,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Loss:
-    """value: what is descended; terms: its parts, unweighted; metrics: figures without a gradient. All 0-d, on the device."""
+    """value: what is descended; terms: its parts, unweighted; metrics: figures without a gradient. All 0-d, on the device.
+    counts: items that a metric is the mean of, where they are not crops."""
 
     value: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    counts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class View:
@@ -195,9 +197,8 @@ class Network(nn.Module):
 class Objective(nn.Module):
     """Base of all objectives. ``forward`` is pure: it reads features, writes no buffer, calls no network.
 
-    Without ``couples`` the loss is one mean over items of ``count``, and may be taken of parts of a batch. With it the loss needs the
-    batch of all ranks, as a contrast and a batch norm do: ``forward`` sees all that a rank has, and gathers the rest.
-    """
+    Without ``couples`` the loss is one mean over ``count`` items, so it may be taken of parts of a batch. With it (a contrast, a batch
+    norm) ``forward`` sees all that a rank has, and gathers the rest."""
 
     couples = False
 

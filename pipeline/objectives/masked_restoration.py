@@ -45,7 +45,8 @@ class MaskedRestoration(Objective):
                 "error_visible": mean_over(squared.detach(), ~hidden & batch.valid),
                 "share_hidden": (hidden & batch.valid).sum() / batch.valid.sum().clamp(min=1),
             }
-            return Loss(mean_over(squared, hidden & batch.valid), metrics=metrics)
+            counts = {"error_visible": (~hidden & batch.valid).sum(), "share_hidden": batch.valid.sum()}
+            return Loss(mean_over(squared, hidden & batch.valid), metrics=metrics, counts=counts)
 
     def count(self, step: Step) -> Tensor:
         batch = batch_of(step, self.config.view, "masked_restoration")

@@ -40,7 +40,10 @@ class Restoration(Objective):
             difference = torch.sigmoid(self.head(features.dense)) - target
             error = difference.square() if self.config.distance == "mse" else difference.abs()
             loss = mean_over(error, self._weights(batch))
-            return Loss(loss, metrics=errors(difference.detach(), altered_in(batch), batch.valid))
+            altered = altered_in(batch)
+            counts = {"error_altered": altered & batch.valid, "error_unaltered": ~altered & batch.valid, "share_altered": batch.valid}
+            metrics = errors(difference.detach(), altered, batch.valid)
+            return Loss(loss, metrics=metrics, counts={name: where.sum() for name, where in counts.items()})
 
     def count(self, step: Step) -> Tensor:
         return self._weights(batch_of(step, self.config.view, "restoration")).sum()

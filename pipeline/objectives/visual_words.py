@@ -45,7 +45,8 @@ class VisualWords(Objective):
             logits = self.head(features.levels[-1])
             each = F.cross_entropy(logits, word * classified, reduction="none", label_smoothing=self.config.label_smoothing)
             loss = (weight * each).sum() / weight.sum().clamp(min=1e-6)
-        return Loss(loss, metrics=hits(logits.detach().argmax(1) == word, classified, weight))
+        counts = {"accuracy": classified.sum(), "accuracy_weighted": weight.sum()}
+        return Loss(loss, metrics=hits(logits.detach().argmax(1) == word, classified, weight), counts=counts)
 
     def count(self, step: Step) -> Tensor:
         return self._answers(step, batch_of(step, self.config.view, "visual_words"))[2].sum()

@@ -77,9 +77,10 @@ class Learner(nn.Module):
         features = self._student(step, self.wants["student"], 0)
         cut = leaves(features) if torch.is_grad_enabled() else features
         step = replace(step, student=cut)
-        shares = self._shares([step])[0]
-        losses = {name: scaled(objective(step), shares[name]) for name, objective in self.objectives.items()}
-        return losses, step, list(zip(flat(features).values(), flat(cut).values(), strict=True))
+        shares, tally = self._shares([step])[0], Tally(list(self.objectives))
+        for name, objective in self.objectives.items():
+            tally.add(name, scaled(objective(step), shares[name]))
+        return tally.losses(self.ranks), step, list(zip(flat(features).values(), flat(cut).values(), strict=True))
 
     def backward(self, micro: Sequence[Region], **when: Any) -> tuple[dict[str, Loss], Step]:
         """Losses, and the gradients of the whole batch, of all micro-batches and ranks, on every parameter.
@@ -102,7 +103,7 @@ class Learner(nn.Module):
             kept.append(one.student if len(parts) == 1 else slim(one.student))
             self._through(flat(features), pulls, last=number == len(parts) - 1)
         if self.scale is not None:
-            self.scale.unscale(p for p in self.parameters() if p.requires_grad)
+            self.scale.unscale((p for p in self.parameters() if p.requires_grad), self.ranks)
         return tally.losses(self.ranks, self.scale), replace(whole, student=merge(kept))
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """One pretraining run from a plan: what it may see, its learner, and the loop around it."""
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -141,6 +142,8 @@ def _begin(folder: Path, identity: dict[str, Any], run_card: dict[str, Any]) -> 
 
     card = folder / "run.json"
     if not card.exists() or {key: read_json(card).get(key) for key in identity} != identity:
+        if (folder / "checkpoints").exists():
+            print(f"{run_card['plan']['run']}: its checkpoints are of another recipe or manifest, so it begins anew", file=sys.stderr)
         for name in ("checkpoints", BEST):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json", "examples.npz"):

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from pipeline.training.ranks import Ranks
+from pipeline.training.sharded import local
+
 START, GROWTH, BACKOFF, INTERVAL = 65_536.0, 2.0, 0.5, 2000  # those of torch.amp.GradScaler
 
 
@@ -22,11 +25,11 @@ class LossScale(nn.Module):
         self.register_buffer("good", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Divides all gradients by the factor and moves it. After the mean over the ranks, so that they agree."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
+    def unscale(self, parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+        """Divides all gradients, means over the ranks already, by the factor, and moves it: the same way on every rank."""
+        gradients = [local(p.grad) for p in parameters if p.grad is not None]
         torch._foreach_div_(gradients, self.factor)
-        self.move(finite(gradients))
+        self.move(ranks.highest((~finite(gradients)).float()) == 0)
 
     def move(self, fine: Tensor) -> None:
         """``fine``: 0-d bool, whether the step's gradients were finite."""

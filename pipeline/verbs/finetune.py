@@ -3,7 +3,8 @@
 Reads plan.json, manifest.parquet, the store and the weights of the runs that the transfer starts from. Writes
 transfers/TRANSFER: search.json (if the study searches), cells/*.json (one fine-tuning each, written as soon as it is done),
 journal.jsonl, and last cases.parquet: Dice of every held-out scan and class. Called again after an interruption it goes on with the first
-cell that is missing. Refuses when a test or validation subject is among the training labels or was pretrained on.
+cell that is missing; a signal ends it with 75, Ctrl-C with 130. Refuses when a test or validation subject is among the training labels or
+was pretrained on.
 
 \b
 Examples:

@@ -1,7 +1,7 @@
 """Learners on made-up crops with unlike numbers of valid voxels and words, and what one of two gloo processes does with them.
 
-All in float64, so that an error of method cannot pass for one of rounding. ``main`` compares 2 ranks with one process, for every
-objective in the folder and for mixes.
+``main`` compares 2 ranks with one process, and micro-batches with the whole batch, for every objective in the folder and for mixes: all
+in float64, so that an error of method cannot pass for one of rounding.
 """
 
 import json
@@ -30,11 +30,14 @@ VIEWS = {"masked": {"masked": {"ratio": 0.4, "block_vox": [2, 2, 2]}}, "pair": {
 MIXES = (("simclr", "restoration"), tuple(names("objectives")))
 LEXICON = pd.DataFrame({"word_id": [0, 1, 2], "scan_id": ["a", "b", "c"]})
 
+DTYPE = torch.float32
 torch.set_num_threads(1)  # threads that wait for each other on tensors this small cost more than the work
 
 
 def exact() -> None:
-    """Whoever asks for float32 gets float64."""
+    """Whoever asks for float32 gets float64; only in a process of its own, since modules remember what they were given."""
+    global DTYPE
+    DTYPE = torch.float64
     torch.Tensor.float, torch.float32 = torch.Tensor.double, torch.float64
 
 
@@ -85,7 +88,7 @@ def unplaced(objectives, views=None, ranks: Ranks | None = None, **training):
     context = Context(100, BATCH, 10, SIZE, 1, 3, lexicon=LEXICON)
     learner = Learner(recipe, context, ranks)
     learner.look = remembered(learner, learner.look)
-    return learner.double(), recipe.training
+    return learner.to(DTYPE), recipe.training
 
 
 def narrow(objective: str) -> dict[str, int]:
@@ -97,12 +100,14 @@ SHOWN: dict[tuple[int, str], tuple] = {}
 
 
 def remembered(learner: Learner, look):
-    """Views of a sample are a function of its number: they are made once, in float64."""
+    """Views of a sample are a function of its number: they are made once."""
 
     def seen(one: Region, row: int, name: str) -> tuple:
         key = (int(one.ids.sample[row]), name)
         if key not in SHOWN:
-            views = mapped(lambda t: t.double() if t.is_floating_point() else t, look(part(one, slice(row, row + 1))))
+            views = mapped(
+                lambda t: t.to(torch.promote_types(t.dtype, DTYPE)) if t.is_floating_point() else t, look(part(one, slice(row, row + 1)))
+            )
             SHOWN.update({(key[0], view): batches for view, batches in views.items()})
         return SHOWN[key]
 
@@ -110,6 +115,10 @@ def remembered(learner: Learner, look):
     return lambda one: {
         name: merge([seen(one, row, name) for row in range(len(one.ids.sample))]) for name in learner.views if name in wanted
     }
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, DTYPE)) if tensor.is_floating_point() else tensor
 
 
 def steps_of(learner: Learner, micro: int, rows: slice = slice(None), count: int = 2) -> dict[str, torch.Tensor]:
@@ -127,7 +136,7 @@ def steps_of(learner: Learner, micro: int, rows: slice = slice(None), count: int
         learner.update(seen)
         for name, loss in losses.items():
             found[f"{step} loss {name}"] = learner.ranks.mean(loss.value.detach())
-            found |= {f"{step} {name} {m}": v for m, v in loss.metrics.items() if m.startswith(("gradient", "cosine"))}
+            found |= {f"{step} figure {name} {metric}": value for metric, value in loss.metrics.items() if metric != "spread"}
     return found | {f"state {name}": value.clone() for name, value in learner.state_dict().items()}
 
 
@@ -137,6 +146,8 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[
     for name in one.keys() & other.keys():
         a, b = one[name].double(), other[name].double()
         found[name] = float((a - b).norm() / b.norm().clamp(min=1e-9))
+        if " figure " in name and found[name] < 1e-6:
+            found[name] = 0.0  # shares of counts are float32 quotients
     return found
 
 
@@ -198,6 +209,9 @@ def main(folder: Path) -> None:
     alone, found = {}, {"views": {name: view_for(name) for name in names("objectives")}}
     if os.environ["RANK"] == "0":
         alone = {case: steps_of(make(case), BATCH) for case in cases()}
+        for case, whole_batch in alone.items():
+            assert all(value > 0 for name, value in whole_batch.items() if " loss " in name and name != "0 loss moco"), whole_batch
+            found |= {f"{'+'.join(case)} alone in {micro}": worst(steps_of(make(case), micro), whole_batch) for micro in (4, 2)}
         alone["loop"] = run(folder / "alone", Ranks(), judged=True)
     with joined(60) as ranks:
         rows = Crops(ranks).rows

@@ -1,4 +1,4 @@
-"""Two gloo processes train what one trains: every objective, mixes, weights in parts, checkpoints, signals.
+"""Two gloo processes train what one trains, and micro-batches what a whole batch trains: every objective, mixes, weights in parts.
 
 One pair of processes does all of it (``ranks_of_learners.py``); the tests read what it found.
 """
@@ -54,6 +54,13 @@ CASES = ["+".join(case) for case in made["cases"]()]
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_with_half_a_batch_each_do_what_one_does_with_the_whole(found, case, micro):
     name, difference = found[0][0][f"{case} in micro-batches of {micro}"]
+    assert difference < 1e-9, f"{name} differs by {difference}"
+
+
+@pytest.mark.parametrize("micro", [4, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_micro_batches_have_the_gradients_losses_and_state_of_the_whole_batch(found, case, micro):
+    name, difference = found[0][0][f"{case} alone in {micro}"]
     assert difference < 1e-9, f"{name} differs by {difference}"
 
 

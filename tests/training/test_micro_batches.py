@@ -1,4 +1,7 @@
-"""Micro-batches change nothing but memory: GradCache, weighted means, dropout, and what is said of the gradients."""
+"""What makes micro-batches exact: weighted means, dropout drawn once, and what is said of the gradients.
+
+That they are is tested in a process of its own, in float64, by ``test_many_ranks.py``.
+"""
 
 import runpy
 from pathlib import Path
@@ -10,23 +13,7 @@ from torch import nn
 from pipeline.training.micro import flat, mapped, merge, micro_batches, part
 
 made = runpy.run_path(str(Path(__file__).with_name("ranks_of_learners.py")))
-make, region, steps_of, apart, BATCH = (made[name] for name in ("make", "region", "steps_of", "apart", "BATCH"))
-
-
-@pytest.fixture(autouse=True)
-def float64(monkeypatch):
-    """Whoever asks for float32 gets float64: an error of method cannot pass for one of rounding."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    monkeypatch.setattr(torch, "float32", torch.float64)
-
-
-@pytest.mark.parametrize("case", made["cases"](), ids="+".join)
-def test_gradients_losses_and_state_are_those_of_the_whole_batch(case):
-    whole = steps_of(make(case), BATCH)
-    assert all(value > 0 for name, value in whole.items() if " loss " in name and name != "0 loss moco"), whole
-    for micro in (4, 2):
-        differences = apart(steps_of(make(case), micro), whole)
-        assert max(differences.values()) < 1e-9, differences
+make, region, BATCH = made["make"], made["region"], made["BATCH"]
 
 
 @pytest.mark.parametrize("name", ["restoration", "masked_restoration", "body_position", "visual_words"])
@@ -72,10 +59,10 @@ def test_norms_and_cosines_are_those_of_each_objectives_own_gradient():
     for micro in (8, 2):
         found, _ = learner.backward(micro_batches(region(), micro))
         for name in case:
-            assert float(found[name].metrics["gradient_norm"]) == pytest.approx(float(own[name].norm()), rel=1e-9)
+            assert float(found[name].metrics["gradient_norm"]) == pytest.approx(float(own[name].norm()), rel=1e-4)
             for other in set(case) - {name}:
                 expected = float(torch.cosine_similarity(own[name], own[other], dim=0))
-                assert float(found[name].metrics[f"cosine_{other}"]) == pytest.approx(expected, abs=1e-9)
+                assert float(found[name].metrics[f"cosine_{other}"]) == pytest.approx(expected, abs=1e-4)
     assert abs(float(found["restoration"].metrics["cosine_body_position"])) > 1e-4
     assert float(found["restoration"].metrics["cosine_simclr"]) == 0.0, "they read other features"
 

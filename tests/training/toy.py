@@ -72,9 +72,9 @@ class Toy(nn.Module):
 
     @torch.no_grad()
     def update(self, x):
-        fresh = torch.zeros(self.ranks.world, len(x), 4)
+        fresh = x.new_zeros(self.ranks.world, len(x), 4)
         fresh[self.ranks.rank] = self.teacher(x)
-        place = (self.position + torch.arange(self.ranks.world * len(x))) % 8
+        place = (self.position + torch.arange(self.ranks.world * len(x), device=x.device)) % 8
         self.queue[place] = self.ranks.total(fresh).flatten(0, 1)
         self.position.add_(len(place))
         for slow, own in zip((self.teacher[0], self.teacher[2]), (self.network[0], self.network[4]), strict=True):
@@ -84,7 +84,8 @@ class Toy(nn.Module):
     def epoch(self, epoch):
         torch.manual_seed(key(self.seed, "epoch", epoch))
         self.epochs[epoch] += 1
-        self.anchors.copy_(self.queue[torch.randperm(8)[:2]] + torch.randn(2, 4))
+        chosen = torch.rand(8, device=self.queue.device).argsort()[:2]
+        self.anchors.copy_(self.queue[chosen] + torch.randn(2, 4, device=self.queue.device))
 
 
 class Places:

@@ -28,7 +28,7 @@ rule pretrain:
         runtime=1440,
         gpu=GPU,
     shell:
-        "vesalius pretrain {params.folder:q} {wildcards.run:q} 2>&1 | tee -i {log:q}"
+        "trap : TERM; {RESUMING:q} vesalius pretrain {params.folder:q} {wildcards.run:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
 
 
 rule embed:

@@ -25,7 +25,7 @@ rule finetune:
         runtime=1440,
         gpu=GPU,
     shell:
-        "vesalius finetune {params.folder:q} {wildcards.transfer:q} 2>&1 | tee -i {log:q}"
+        "trap : TERM; {RESUMING:q} vesalius finetune {params.folder:q} {wildcards.transfer:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
 
 
 rule verdict:
