@@ -17,12 +17,14 @@ IGNORED = 0
 class Rule:
     """``claims``: (label value, names) in no order; a name may hold ``*``, ``?`` and ``[...]``, small and capital letters are the same;
     ``code:SCHEME:VALUE`` claims by the coded type. Value 0 claims what is left out. ``on_top``: values that lie over all others, the
-    topmost first. ``threshold``: least share at which a voxel of a fractional segmentation is inside."""
+    topmost first. ``threshold``: least share at which a voxel of a fractional segmentation is inside. ``classes``: all values of the task,
+    claimed or not."""
 
     claims: tuple[tuple[int, tuple[str, ...]], ...]
     may_be_absent: tuple[int, ...] = ()
     on_top: tuple[int, ...] = ()
     threshold: float | None = None
+    classes: tuple[int, ...] = ()
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -66,9 +68,9 @@ def rule_of(
     on_top: Sequence[int] = (), threshold: float | None = None,
 ) -> Rule:  # fmt: skip
     """Of a task's settings; without ``segments`` each class claims the structure of its own name."""
-    claims = segments or {value: (name,) for value, name in classes.items()}
+    claims = {value: (name,) for value, name in classes.items()} if segments is None else segments
     ordered = tuple((int(value), tuple(names)) for value, names in sorted(claims.items()))
-    return Rule(ordered, tuple(sorted(may_be_absent)), tuple(on_top), threshold)
+    return Rule(ordered, tuple(sorted(may_be_absent)), tuple(on_top), threshold, tuple(sorted(classes)))
 
 
 def _claims(name: str, structure: Structure) -> bool:
