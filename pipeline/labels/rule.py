@@ -76,7 +76,7 @@ def rule_of(
 def _claims(name: str, structure: Structure) -> bool:
     if name.startswith(CODE):
         return name.removeprefix(CODE) in structure.codes
-    return fnmatchcase(_plain(structure.name), _plain(name))
+    return _plain(structure.name) == _plain(name) or fnmatchcase(_plain(structure.name), _plain(name))
 
 
 def _plain(name: str) -> str:

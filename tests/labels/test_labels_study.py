@@ -14,8 +14,10 @@ from faults.series import save, uid
 
 from pipeline.files import write_json
 from pipeline.folder import StudyFolder
+from pipeline.labels.companion import Structure
 from pipeline.labels.names import names_path
 from pipeline.plan import make_plan, plan_json
+from pipeline.recipe import Task, read_config
 from pipeline.scans.identity import study_private
 from pipeline.verbs import forget, index, preprocess
 from pipeline.volumes.store import Store
@@ -193,6 +195,16 @@ def test_a_mask_must_lie_on_the_grid_of_its_image_and_hold_classes_only(root, ch
         return
     with pytest.raises(ValueError, match=rf"scan [a-z2-7]{{16}}: {code}: labels of task organs"):
         preprocess.run(where.root, "00")
+
+
+def test_the_example_of_the_page_is_the_one_that_can_be_run():
+    root = Path(__file__).parents[2]
+    text = (root / "configs" / "tasks" / "dicom_segments.yaml").read_text()
+    assert text.partition("clinics gave them.\n")[2] in (root / "docs" / "labels.md").read_text()
+    rule = read_config(root / "configs" / "tasks" / "dicom_segments.yaml", Task).rule()
+    names = {"Hepar": 1, "GTV_Mass_CT": 2, "Tumor  left": 2, "tumour": 2, "BODY": 0, "kidney": None, "liver": 1}
+    assert {name: rule.value_of(Structure(1, name)) for name in names} == names
+    assert rule.value_of(Structure(1, "x", ("SCT:10200004",))) == 1
 
 
 @pytest.mark.parametrize(
