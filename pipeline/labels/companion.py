@@ -13,13 +13,16 @@ from typing import Any
 
 from pipeline.scans import objects
 from pipeline.scans.dicom import LABEL_MAP, SEGMENTATION, STRUCTURE_SET
+from pipeline.scans.elements import read_elements
 from pipeline.scans.quarantine import Code, Refused
 
+DELIMITERS = 0xFFFE  # the group of tags that begin and end items
 MAX_STRUCTURES = 4096
 MAX_CONTOURS = 200_000
 MAX_FILE_BYTES = 1 << 30
 CONTOUR_DATA = (b"\x06\x30\x50\x00", b"\x30\x06\x00\x50")  # (3006,0050) in either byte order
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")  # enclose nothing
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,13 @@ class Companion:
 
 def read_companion(path: Path) -> Companion:
     """What the file says; raises ``Refused``. It is untrusted: call this in a child process."""
-    check_size(path)
+    check_file(path)
     return companion_of(objects.read_object(path, pixels=False))
 
 
-def check_size(path: Path) -> None:
-    """Before anything is parsed: neither the file nor the number of its contours may be beyond the limits."""
+def check_file(path: Path) -> None:
+    """Before anything is parsed: the file is whole, and neither its size nor the number of its contours is beyond the limits."""
+    read_elements(path)
     if path.stat().st_size > MAX_FILE_BYTES:
         raise Refused(Code.TOO_LARGE)
     data = path.read_bytes()
@@ -96,9 +100,12 @@ def companion_of(dataset: Any) -> Companion:
 
 
 def items(dataset: Any, word: str) -> list[Any]:
-    """The items of a sequence; none where it is absent."""
+    """The items of a sequence; none where it is absent. One that swallowed its neighbours, as its length was damaged, is refused."""
     found = dataset.get(word) if dataset is not None else None
-    return list(found) if found is not None else []
+    own = list(found) if found is not None else []
+    if any(tag >> 16 == DELIMITERS for item in own for tag in item.keys()):  # noqa: SIM118 (a data set gives elements)
+        raise Refused(Code.CORRUPT)
+    return own
 
 
 def _patient(dataset: Any) -> str:
@@ -126,7 +133,7 @@ def _regions(dataset: Any) -> list[Structure]:
     for region in items(dataset, "ROIContourSequence"):
         number = int(region.ReferencedROINumber)
         kinds = [str(contour.get("ContourGeometricType", "")) for contour in items(region, "ContourSequence")]
-        skipped[number] = skipped.get(number, 0) + sum(kind not in CLOSED for kind in kinds)
+        skipped[number] = skipped.get(number, 0) + sum(kind in OPEN for kind in kinds)
     found = []
     for item in items(dataset, "StructureSetROISequence"):
         number = int(item.ROINumber)

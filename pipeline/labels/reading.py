@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from anatomy.grid import Grid
-from pipeline.labels.companion import STRUCTURE_SET, Companion, check_size, companion_of, read_companion
+from pipeline.labels.companion import STRUCTURE_SET, Companion, check_file, companion_of, read_companion
 from pipeline.labels.image import Image, check_belongs, read_image
 from pipeline.labels.rule import Rule
 from pipeline.labels.segmentation import Segmentation
@@ -80,7 +80,7 @@ def _read(paths: tuple[str, ...], allocate: Allocate, rule: Rule, grid: Grid, im
 
 def _source(path: Path, rule: Rule, image: Image) -> tuple[Segmentation | StructureSet, dict[int, int]]:
     """The object, and the label value of each of its structures."""
-    check_size(path)
+    check_file(path)
     dataset = objects.read_object(path)
     companion = companion_of(dataset)
     check_belongs(companion, image)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anatomy.grid import Grid
-from pipeline.labels.companion import CLOSED, Companion, images_of, items
+from pipeline.labels.companion import CLOSED, OPEN, Companion, images_of, items
 from pipeline.labels.image import Image, check_frame
 from pipeline.labels.placing import TIE, regular_step
 from pipeline.labels.polygons import cross, filled
@@ -52,7 +52,7 @@ class StructureSet:
                 continue
             check_frame(companion.frames(number), image)
             for item in items(region, "ContourSequence"):
-                if str(item.get("ContourGeometricType", "")) in CLOSED:
+                if _is_closed(item):
                     contour = Contour(_points(item), tuple(images_of(items(item, "ContourImageSequence"))))
                     points += len(contour.points)
                     if points > MAX_POINTS:
@@ -103,6 +103,14 @@ class StructureSet:
         if len(heights) < 2:
             raise Refused(Code.LABELS_BETWEEN_SLICES)
         return regular_step(heights, 0.0)
+
+
+def _is_closed(item: Any) -> bool:
+    """Whether a contour encloses something; raises ``Refused`` for one that does not say so."""
+    kind = str(item.get("ContourGeometricType", ""))
+    if kind not in CLOSED + OPEN:
+        raise Refused(Code.LABELS_CONTOUR)
+    return kind in CLOSED
 
 
 def _points(item: Any) -> np.ndarray:

@@ -431,6 +431,21 @@ def a_slice_given_for_labels():
     return Built(built.images, [built.images[0]])
 
 
+@case("TRUNCATED")
+def byte_missing_among_the_pixels():
+    """So few that the padding hides it from whoever counts pixels only."""
+    from io import BytesIO
+
+    import pydicom
+
+    built = plain(shapes={LIVER: box(ORIGIN + [2, 2, 4], ORIGIN + [20, 20, 9])})
+    stream = BytesIO()
+    pydicom.dcmwrite(stream, built.labels[0], enforce_file_format=True)
+    whole = stream.getvalue()
+    assert int(built.labels[0].NumberOfFrames) * SHAPE[0] * SHAPE[1] // 8 < len(built.labels[0].PixelData)
+    return Built(built.images, [whole[:-60] + whole[-59:]])
+
+
 @case("CORRUPT")
 def junk_given_for_labels():
     return Built(plain().images, [b"Dear reader, this is no segmentation.\n" * 40])

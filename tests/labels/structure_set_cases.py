@@ -238,6 +238,8 @@ spoiled("coordinate_without_end", "LABELS_CONTOUR", first(ContourData=["1e400", 
 spoiled("coordinate_far_from_any_scanner", "LABELS_CONTOUR", first(ContourData=["1e6", *NUMBERS[1:]], NumberOfContourPoints=3))
 spoiled("two_numbers_a_point", "LABELS_CONTOUR", first(ContourData=NUMBERS[:8], NumberOfContourPoints=4))
 spoiled("fewer_points_than_it_says", "LABELS_CONTOUR", first(NumberOfContourPoints=5))
+spoiled("contour_of_an_unknown_kind", "LABELS_CONTOUR", first(ContourGeometricType="CLOSED_PLANE"))
+spoiled("contour_of_no_kind", "LABELS_CONTOUR", first(ContourGeometricType=None))
 spoiled("contour_without_data", "LABELS_CONTOUR", first(ContourData=None))
 spoiled("structure_set_of_another_patient", "LABELS_PATIENT", lambda ds: changed(ds, PatientID="P2"))
 spoiled("region_in_another_frame_of_reference", "LABELS_FRAME",
