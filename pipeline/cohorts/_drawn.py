@@ -71,7 +71,8 @@ def read_drawn(dicom: Dicom, images: Sequence[Image], sample: Sequence[Path]) ->
         counts.update({" ".join(item.name.split()) for item in found[-1].structures} - {""})
     series = {name for companion in found for name in companion.series}
     labelled = [image for image in images if image.kind == "dicom" and dicom.series.get(image.path, set()) & series]
-    return Drawn(dict(counts.most_common()), len(found), labelled) if labelled and counts else None
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))  # the same file every time
+    return Drawn(dict(ordered), len(found), labelled) if labelled and counts else None
 
 
 def drawn_task_yaml(found: Found, drawn: Drawn, name: str, path: Path, folder: Path | None) -> str:

@@ -68,7 +68,7 @@ def read_image(kind: str, paths: Sequence[str | Path]) -> Image:
 
 def _places(slices: list[Slice], kind: str) -> tuple[list[Slice], dict[str, dict[int, np.ndarray]]]:
     """The slices of a volume, and where each lies by instance and frame."""
-    if not slices[0].enhanced:
+    if not slices[0].is_whole:
         return slices, {item.instance: {0: np.asarray(item.position, float)} for item in slices}
     header = slices[0]
     own = dict(unfolded(Series([header]))).get(kind)
