@@ -146,11 +146,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Loss:
-    """value: what is descended; terms: its parts, unweighted; metrics: figures without a gradient. All 0-d, on the device."""
+    """value: what is descended; terms: its parts, unweighted; metrics: figures without a gradient. All 0-d, on the device.
+    counts: items that a metric is the mean of, where they are not crops."""
 
     value: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    counts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class View:
@@ -193,7 +195,10 @@ class Network(nn.Module):
 
 
 class Objective(nn.Module):
-    """Base of all objectives. ``forward`` is pure: it reads features, writes no buffer, calls no network."""
+    """Base of all objectives. ``forward`` is pure: it reads features, writes no buffer, calls no network.
+
+    Without ``couples`` the loss is one mean over ``count`` items, so it may be taken of parts of a batch. With it (a contrast, a batch
+    norm) ``forward`` sees all that a rank has, and gathers the rest."""
 
     couples = False
 
@@ -208,12 +213,16 @@ class Objective(nn.Module):
     def forward(self, step: Step) -> Loss:
         raise NotImplementedError
 
+    def count(self, step: Step) -> Tensor:
+        """0-d: items, or their weights, that ``forward`` takes the mean of. It reads no features; by default, crops count."""
+        return torch.ones_like(step.ids.sample).sum()
+
     def restored(self, step: Step) -> tuple[str, Tensor] | None:
         """For pictures: the view instance and what the objective gives back of it, shaped as its target; None if it restores nothing."""
         return None
 
     def update(self, step: Step) -> None:
-        """Once after an accepted optimiser step, without gradients: queue, centre, bank."""
+        """Once after an accepted optimiser step, without gradients: queue, centre, bank. Of the student it has pooled and tokens only."""
 
     def epoch(self, epoch: int, seed: int) -> None:
         """At an epoch's beginning."""

@@ -92,7 +92,7 @@ class Unet(Network):
         if hide not in self.hides:
             raise ValueError(f"unet: cannot hide voxels by {hide!r}; use a view that hides by one of {', '.join(sorted(self.hides))}")
         stride = self.geometry[-1].stride[0]
-        if math.prod(-(-n // stride) for n in x.shape[2:]) < 2:
+        if math.prod([-(-n // stride) for n in x.shape[2:]]) < 2:
             raise ValueError(
                 f"unet: crops of {tuple(x.shape[2:])} voxels leave one voxel at a stride of {stride}; use larger crops or fewer widths"
             )

@@ -17,12 +17,23 @@ AHEAD = 2
 
 
 class Loader:
-    """Batches of regions from manifest rows. ``crops`` says where, ``region_vox`` how much the views need together."""
+    """Batches of regions from manifest rows. ``crops`` says where, ``region_vox`` how much the views need together.
+
+    ``batch`` counts the samples of all ranks; ``share`` are the places in a batch that this rank reads (all of them by default).
+    """
 
     def __init__(
-        self, store: Any, rows: pd.DataFrame, crops: Any, size_vox: tuple[int, ...], region_vox: tuple[int, ...], batch: int
+        self,
+        store: Any,
+        rows: pd.DataFrame,
+        crops: Any,
+        size_vox: tuple[int, ...],
+        region_vox: tuple[int, ...],
+        batch: int,
+        share: range | None = None,
     ) -> None:
         self.store, self.rows, self.crops, self.batch = store, rows.reset_index(drop=True), crops, batch
+        self.share = range(batch) if share is None else share
         self.size_vox, self.region_vox = tuple(size_vox), tuple(region_vox)
         self.scan_ids = self.rows["scan_id"].tolist()
         self.affines = [np.asarray(a, dtype=np.float64).reshape(4, 4) for a in self.rows["affine"]]
@@ -35,8 +46,8 @@ class Loader:
         self.bodies = [body_matrix(low, high) for low, high in zip(rows["body_low_mm"], rows["body_high_mm"], strict=True)]
 
     def region(self, first: int) -> Region:
-        """The batch of samples first, first + 1, ...: reads the store."""
-        return self._collate([self._read(first + j) for j in range(self.batch)])
+        """This rank's share of the batch of samples first, first + 1, ...: reads the store."""
+        return self._collate([self._read(first + j) for j in self.share])
 
     def batches(self, step: int, num_steps: int) -> Iterator[Region]:
         """Regions of the steps step, step + 1, ..., num_steps - 1, read ahead."""

@@ -4,9 +4,13 @@ Reads plan.json, manifest.parquet, the store and, where the recipe uses words, i
 checkpoints, metrics.json, model.safetensors, encoder.json, encoder.safetensors. A run that was stopped continues from its newest
 verified checkpoint; SIGTERM, SIGUSR1 and SIGUSR2 write one and exit with 75, Ctrl-C writes one and exits with 130.
 
+On several GPUs torchrun or srun starts one process each (docs/many_gpus.md).
+
 \b
 Examples:
   vesalius pretrain results/demo restoration-s0-0123456789
+  torchrun --standalone --nproc-per-node 2 -m pipeline pretrain results/demo restoration-s0-0123456789
+  srun --ntasks-per-node=4 --gpus-per-node=4 vesalius pretrain results/demo restoration-s0-0123456789
 """
 
 from __future__ import annotations
@@ -22,9 +26,12 @@ def run(
     name: Annotated[str, typer.Argument(metavar="RUN", help="A run of plan.json.")],
 ) -> None:
     from pipeline.plan import read_plan
+    from pipeline.training.launch import launched
     from pipeline.training.pretraining import pretrain
 
     plan, where = read_plan(folder)
     metrics = pretrain(plan, where, plan.run(name))
+    if (place := launched()) is not None and place.rank > 0:
+        return
     words = ", ".join(f"{key} {value:.4g}" for key, value in sorted(metrics.items()) if "/weighted" not in key)
     typer.echo(f"{name}: done; on held-out subjects {words or 'nothing was evaluated'}")
