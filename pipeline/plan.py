@@ -216,7 +216,7 @@ def _plan_transfers(path: Path | str, study: Study, tasks: dict[str, Task], runs
             if initialisation.recipe and not wanted:
                 raise ValueError(f"{path}: initialisations.{name}.recipe: {initialisation.recipe!r} is not under `recipes`")
             built_on = tuple(run.run for run in wanted)
-            settings = [_without_sizes(initialisation), _without_sizes(study.finetune), task.model_dump(mode="json")]
+            settings = [_without_sizes(initialisation), _without_sizes(study.finetune), task.settings()]
             transfer_hash = digest_of([settings, built_on, _data_settings(study)])[:10]
             transfers.append(Transfer(f"{task.name}-{name}-{transfer_hash}", task.name, name, built_on, initialisation.planned))
     return [replace(item, after=_tuned_as(path, item, initialisations, transfers)) for item in transfers]

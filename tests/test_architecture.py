@@ -19,6 +19,7 @@ LEVELS = (
     {"manifest"},
     {"volumes"},
     {"scans"},
+    {"labels"},
     {"step", "plugins"},
     {"cohorts"},
     {"crops", "views", "objectives", "networks", "tasks", "lexicon"},

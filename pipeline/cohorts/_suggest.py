@@ -122,7 +122,7 @@ def task_yaml(found: Found, name: str, path: Path) -> str:
     names = {value: f"label_{value}" for value in found.values} | {v: _text(name) for v, name in (found.described.classes or {}).items()}
     classes = "\n".join(f"      {value}: {name}" for value, name in sorted(names.items()))
     said = "Names are those of dataset.json." if found.described.classes else "Give the structures their names."
-    return f"""# yaml-language-server: $schema={_schema(path, "task")}
+    return f"""{schema_line(path, "task")}
 # Written by `vesalius init`. Of {found.looked} label files looked at, so many hold each value: {seen}.
 # {said} A value that is not listed here makes `finetune` stop; 0 is background.
 name: {name}
@@ -141,7 +141,7 @@ def study_yaml(found: Found, name: str, path: Path, task: Path) -> str:
     spacing, reason = _spacing(found)
     labels = "have labels" if found.labels else "have scans; there are no labels, so this study pretrains and measures no transfer"
     who, rest = (" with labels", " Subjects without labels are pretrained on.") if found.labels else ("", "")
-    return f"""# yaml-language-server: $schema={_schema(path, "study")}
+    return f"""{schema_line(path, "study")}
 # Written by `vesalius init`. Found: {found.images} images of {found.subjects} subjects in {found.files} files ({_counts(found.kinds)});
 # {found.labelled} subjects {labels}. Median volume: {_times(found.shape)} voxels of {_times(found.spacing_mm)} mm.
 # What is refused, and why, stands in results/{name}/quarantine.tsv after `index`.
@@ -231,8 +231,10 @@ def _recipe(name: str) -> Path:
     return path if path.is_file() else ROOT / path
 
 
-def _schema(path: Path, kind: str) -> str:
-    return Path(os.path.relpath(ROOT / "configs" / "schemas" / f"{kind}.json", path.resolve().parent)).as_posix()
+def schema_line(path: Path, kind: str) -> str:
+    """The comment by which editors find the schema of a file at ``path``."""
+    schema = Path(os.path.relpath(ROOT / "configs" / "schemas" / f"{kind}.json", path.resolve().parent))
+    return f"# yaml-language-server: $schema={schema.as_posix()}"
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -72,10 +73,24 @@ class Shared:
 
 def in_child(read: Read, paths: tuple[str, ...], limits: Limits) -> Volume:
     """What ``read`` returns; raises ``Refused``, also for a child that died or took too long."""
+    shared = Shared()
+    try:
+        layout, shape, affine = told_by_child(partial(_read_into, read, paths, shared), limits)
+        return Volume(shared.array(*layout), Grid(shape, affine))
+    finally:
+        shared.close()
+
+
+def _read_into(read: Read, paths: tuple[str, ...], shared: Shared) -> tuple[Any, ...]:
+    volume = read(paths, shared.allocate)
+    return shared.layout(volume.voxels), volume.grid.shape, np.array(volume.grid.affine)
+
+
+def told_by_child(ask: Callable[[], Any], limits: Limits) -> Any:
+    """What ``ask`` returns in a child process, something small; raises ``Refused`` as ``in_child`` does."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
-    shared = Shared()
-    child = context.Process(target=_run, args=(read, paths, limits, there, shared), daemon=True)
+    child = context.Process(target=_run, args=(ask, limits, there), daemon=True)
     try:
         child.start()
         there.close()
@@ -86,14 +101,12 @@ def in_child(read: Read, paths: tuple[str, ...], limits: Limits) -> Volume:
             raise Refused(Code.TIME_OUT if child.exitcode == -signal.SIGXCPU else Code.DECODER)
         if isinstance(answer, Refused):
             raise answer
-        layout, shape, affine = answer
-        return Volume(shared.array(*layout), Grid(shape, affine))
+        return answer
     finally:
         if child.pid is not None:
             child.kill()
             child.join()
         here.close()
-        shared.close()
 
 
 def _heard(here: Connection, clock_s: float) -> Any:
@@ -106,7 +119,7 @@ def _heard(here: Connection, clock_s: float) -> Any:
         return None
 
 
-def _run(read: Read, paths: tuple[str, ...], limits: Limits, there: Connection, shared: Shared) -> None:
+def _run(ask: Callable[[], Any], limits: Limits, there: Connection) -> None:
     """In the child: limits first, then the untrusted file."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -115,8 +128,7 @@ def _run(read: Read, paths: tuple[str, ...], limits: Limits, there: Connection, 
     resource.setrlimit(resource.RLIMIT_CPU, (limits.processor_s, limits.processor_s + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        volume = read(paths, shared.allocate)
-        answer: Any = (shared.layout(volume.voxels), volume.grid.shape, np.array(volume.grid.affine))
+        answer = ask()
     except Refused as refused:
         answer = refused
     except MemoryError:

@@ -26,7 +26,8 @@ def content_of(paths: Sequence[Path]) -> str:
     return digest_of([[item.st_size, item.st_mtime_ns] for item in stats])
 
 
-def sources_of(paths: Sequence[Path | str], detached: Sequence[Path], labels: Mapping[str, Path | str]) -> str:
+def sources_of(paths: Sequence[Path | str], detached: Sequence[Path], labels: Mapping[str, Sequence[Path | str]]) -> str:
     """The content of a scan in its shard's table, with the files of its voxels and its labels (by task)."""
     own = sorted(Path(path).absolute() for path in paths)
-    return patiently(content_of, [*own, *detached, *(Path(labels[task]) for task in sorted(labels))])[:32]
+    drawn = [Path(path) for task in sorted(labels) for path in sorted(map(str, labels[task]))]
+    return patiently(content_of, [*own, *detached, *drawn])[:32]

@@ -23,7 +23,9 @@ __all__ = ["Series", "Slice", "group", "read_header"]
 CT, MR, PT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128"
 ENHANCED = {f"{CT}.1": "CT", f"{MR}.1": "MR", "1.2.840.10008.5.1.4.1.1.130": "PT", f"{CT}.2": "CT", f"{MR}.4": "MR", f"{PT}.1": "PT"}
 CLASSES = {CT: "CT", MR: "MR", PT: "PT", **ENHANCED}  # .2, .4 and .1 of PT: enhanced objects converted from classic ones
-COMPANIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3")  # segmentation, structure set
+SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+COMPANIONS = (SEGMENTATION, LABEL_MAP, STRUCTURE_SET)
 NO_PLACE = {
     "LOCALIZER", "SCOUT", "TOPOGRAM", "PROJECTION IMAGE", "MIP", "MINIP", "MAX_IP", "MIN_IP", "VRT", "SSD", "VOLREN", "VOLUME_RENDER",
     "SURFACE_RENDER", "CURVED_MPR", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO",

@@ -29,6 +29,7 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00189089: ("DiffusionGradientOrientation", "doubles"), 0x0020000D: ("StudyInstanceUID", "text"),
     0x0020000E: ("SeriesInstanceUID", "text"), 0x00200012: ("AcquisitionNumber", "text"), 0x00200013: ("InstanceNumber", "numbers"),
     0x00200032: ("ImagePositionPatient", "numbers"), 0x00200037: ("ImageOrientationPatient", "numbers"),
+    0x00200052: ("FrameOfReferenceUID", "text"),
     0x00200100: ("TemporalPositionIdentifier", "text"), 0x00201002: ("ImagesInAcquisition", "numbers"),
     0x00280002: ("SamplesPerPixel", "short"),
     0x00280004: ("PhotometricInterpretation", "text"), 0x00280008: ("NumberOfFrames", "numbers"), 0x00280010: ("Rows", "short"),

@@ -62,14 +62,14 @@ def read_frames(header: Slice, values: dict[str, Any], part: str = "") -> tuple[
     if part and int(part) >= len(volumes):
         raise Refused(Code.CHANGED)
     frames = volumes[int(part or 0)].slices
-    groups, shared = dataset.PerFrameFunctionalGroupsSequence, _shared(dataset)
+    groups, shared = dataset.PerFrameFunctionalGroupsSequence, shared_of(dataset)
     stored = objects.decode(dataset)
     if len(stored) != len(groups):
         raise Refused(Code.MULTI_FRAME)
     images = []
     for item in frames:
         scaling = tuple(
-            _functional(groups[item.frame], shared, "PixelValueTransformationSequence", name)
+            functional(groups[item.frame], shared, "PixelValueTransformationSequence", name)
             for name in ("RescaleSlope", "RescaleIntercept")
         )
         images.append(Image(partial(stored.__getitem__, item.frame), coding_of(values, header.modality, scaling), is_raw=False))
@@ -78,41 +78,41 @@ def read_frames(header: Slice, values: dict[str, Any], part: str = "") -> tuple[
 
 def _frames(dataset: Any, header: Slice) -> list[Slice]:
     """A slice for each frame."""
-    shared, groups = _shared(dataset), dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared, groups = shared_of(dataset), dataset.get("PerFrameFunctionalGroupsSequence") or []
     if not groups or len(groups) > objects.MAX_FRAMES:
         raise Refused(Code.MULTI_FRAME)
     frames = []
     for number, own in enumerate(groups):
-        plane = _plane(own, shared)
-        key = (*header.key, *(str(_functional(own, shared, *place)) for place in KEYS))
+        plane = plane_of(own, shared)
+        key = (*header.key, *(str(functional(own, shared, *place)) for place in KEYS))
         frames.append(replace(
             header, instance=f"{number:05d}", key=key, position=tuple(map(float, plane.position)),
             orientation=tuple(map(float, plane.orientation)), spacing=plane.spacing, enhanced=False,
-            traits=tuple(str(_functional(own, shared, *place)) for place in TRAITS), clocks=_clocks(own, shared), frame=number,
+            traits=tuple(str(functional(own, shared, *place)) for place in TRAITS), clocks=_clocks(own, shared), frame=number,
         ))  # fmt: skip
     return frames
 
 
-def _shared(dataset: Any) -> Any:
+def shared_of(dataset: Any) -> Any:
     return (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
 
 
 def _clocks(own: Any, shared: Any) -> tuple[float | None, ...]:
     """When a frame was acquired; the order of frames in an object says nothing."""
     try:
-        text = str(_functional(own, shared, "FrameContentSequence", "FrameAcquisitionDateTime")).partition("+")[0].partition("-")[0]
+        text = str(functional(own, shared, "FrameContentSequence", "FrameAcquisitionDateTime")).partition("+")[0].partition("-")[0]
         seconds = (datetime.strptime(text[:14], "%Y%m%d%H%M%S") - datetime(1900, 1, 1)).total_seconds() + float(f"0{text[14:] or '.0'}")
     except ValueError:
         seconds = None
     return None, seconds, None
 
 
-def _plane(own: Any, shared: Any) -> Plane:
+def plane_of(own: Any, shared: Any) -> Plane:
     from pipeline.scans.dicom import is_orientation
 
-    position = _numbers(_functional(own, shared, "PlanePositionSequence", "ImagePositionPatient"), 3)
-    orientation = _numbers(_functional(own, shared, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
-    spacing = _numbers(_functional(own, shared, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    position = _numbers(functional(own, shared, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    orientation = _numbers(functional(own, shared, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    spacing = _numbers(functional(own, shared, "PixelMeasuresSequence", "PixelSpacing"), 2)
     if position is None or np.abs(position).max() > MAX_POSITION_MM or not is_orientation(orientation):
         raise Refused(Code.NO_POSITION)
     if spacing is None or min(spacing) <= 0 or max(spacing) > MAX_SPACING_MM:
@@ -128,7 +128,7 @@ def _numbers(found: Any, count: int) -> np.ndarray | None:
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
-def _functional(own: Any, shared: Any, *names: str) -> Any:
+def functional(own: Any, shared: Any, *names: str) -> Any:
     """What stands at the end of nested sequences: of the frame itself, else of all frames; None where nothing does."""
     *sequences, last = names
     for items in (own, shared):

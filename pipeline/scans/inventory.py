@@ -35,6 +35,7 @@ def take_stock(
 ) -> Inventory:
     """Walks the places in order; a file that two of them hold belongs to the first. ``tick`` is called once a file."""
     found, seen = Inventory(), set()
+    images: dict[Path, File] = {}  # DICOM images in a folder of labels; a source may hold them too
     for place in places:
         slices: list[tuple[File, dicom.Slice]] = []
         layouts = Layouts("", ()) if place.task else read_layouts(place.path, channels)
@@ -46,8 +47,11 @@ def take_stock(
                 tick()
             if item.code is not None:
                 found.files.append(replace(file, status="quarantined"))
+            elif place.task and item.kind == "dicom" and not _is_companion(item.path):
+                images[item.path.absolute()] = file
+                seen.discard(item.path.absolute())
             elif place.task:
-                found.files.append(replace(file, status="companion" if item.kind in ("nifti", "metaimage") else "not_image"))
+                found.files.append(replace(file, status="not_image" if item.kind == "other" else "companion"))
             elif item.kind == "dicom":
                 _take_slice(file, slices, found)
             elif item.kind in ("nifti", "metaimage"):
@@ -58,8 +62,16 @@ def take_stock(
                 found.files.append(file)
         _take_series(slices, identity, found)
         found.files += _missing(layouts, place, identity)
+    found.files += [file for path, file in images.items() if path not in seen]
     _attach_detached(found)
     return found
+
+
+def _is_companion(path: Path) -> bool:
+    try:
+        return patiently(dicom.read_header, path) is None
+    except Refused:
+        return False
 
 
 def _new(place: Place, seen: set[Path]) -> Iterator[Found]:
@@ -126,6 +138,7 @@ def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str,
         scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, kind,
         first.modality, place.channel or first.modality, key, tuple(file.path for file in own), grid.spacing_mm, place, grid.shape,
         min((item.date for item in volume.slices if item.date), default=0), patiently(flags_of, volume.slices, num_images),
+        series=first.series,
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Which scan a label file belongs to: the one whose image has the same name (a DICOM series: the folder that it lies in)."""
+"""Which scan a label volume belongs to: the one whose image has the same name (a DICOM series: the folder that it lies in). Segmentations
+and structure sets say themselves which image they were drawn on: see ``labels.matching``."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, di
         by_key[scan.key].append(scan)
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for number, file in enumerate(found.files):
-        if not file.place.task or file.status != "companion":
+        if not file.place.task or file.status != "companion" or file.kind == "dicom":
             continue
         code = None
         owner = _owner(by_key.get(label_key(file.path.name), []), channels)
@@ -35,17 +36,6 @@ def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, di
         owners[owner.scan_id][file.place.task] = file.file_id
         found.files[number] = replace(file, scan_id=owner.scan_id)
     return {scan: tasks for scan, tasks in owners.items() if tasks}
-
-
-def check_tasks(found: Inventory, tasks: Sequence[str]) -> None:
-    """A task none of whose labels has an image is a mistake of the study, not of a file."""
-    for task in tasks:
-        own = [file for file in found.files if file.place.task == task]
-        if not any(file.scan_id for file in own):
-            raise ValueError(
-                f"tasks.{task}.labels: none of its {len(own)} files is named like an image of `sources`; a label file has the name of its "
-                f"image (without nnU-Net's _0000), or of the folder that a DICOM series lies in"
-            )
 
 
 def _owner(scans: list[Found3D], channels: Sequence[str]) -> Found3D | None:

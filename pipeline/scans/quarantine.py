@@ -50,6 +50,25 @@ class Code(StrEnum):
     MISSING_FILE = "MISSING_FILE"
     LABELS_WITHOUT_IMAGE = "LABELS_WITHOUT_IMAGE"
     LABELS_AMBIGUOUS = "LABELS_AMBIGUOUS"
+    LABELS_UNREFERENCED = "LABELS_UNREFERENCED"
+    LABELS_PATIENT = "LABELS_PATIENT"
+    LABELS_FRAME = "LABELS_FRAME"
+    LABELS_MISPLACED = "LABELS_MISPLACED"
+    LABELS_OUTSIDE = "LABELS_OUTSIDE"
+    LABELS_SEGMENTS = "LABELS_SEGMENTS"
+    LABELS_ABSENT = "LABELS_ABSENT"
+    LABELS_OVERLAP = "LABELS_OVERLAP"
+    LABELS_FRACTIONAL = "LABELS_FRACTIONAL"
+    LABELS_NUMBERS = "LABELS_NUMBERS"
+    LABELS_REPEATED = "LABELS_REPEATED"
+    LABELS_CONTOUR = "LABELS_CONTOUR"
+    LABELS_NOT_PLANAR = "LABELS_NOT_PLANAR"
+    LABELS_BETWEEN_SLICES = "LABELS_BETWEEN_SLICES"
+    LABELS_CROSSING = "LABELS_CROSSING"
+    LABELS_TILED = "LABELS_TILED"
+    LABELS_OFF_GRID = "LABELS_OFF_GRID"
+    LABELS_NOT_WHOLE = "LABELS_NOT_WHOLE"
+    LABELS_VALUES = "LABELS_VALUES"
 
 
 REASONS: dict[Code, tuple[str, str]] = {
@@ -100,10 +119,77 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.LINK: ("The file is a link that leads out of the folder, or to nothing.", "Put the file itself into the folder."),
     Code.SPECIAL_FILE: ("It is no regular file.", "Remove it from the folder."),
     Code.LABELS_WITHOUT_IMAGE: (
-        "No image has the name of this label file.",
-        "Name it like its image, or like the folder that the DICOM series lies in.",
+        "No image has the name of this label file, or is the one that it refers to.",
+        "Name it like its image, or like the folder of the DICOM series; put the image that a DICOM object refers to below `sources`.",
     ),
-    Code.LABELS_AMBIGUOUS: ("Several images or label files have this name.", "Give each image and its labels a name of their own."),
+    Code.LABELS_AMBIGUOUS: (
+        "Several images or label files have this name, or labels refer to several images, or give one image the same class twice.",
+        "Give each image and its labels a name of their own; keep one set of labels for an image.",
+    ),
+    Code.LABELS_UNREFERENCED: (
+        "The segmentation or structure set does not say which image it was drawn on.",
+        "Export it again with its references, or as NIfTI on the grid of its image.",
+    ),
+    Code.LABELS_PATIENT: (
+        "The labels are of another patient than the image that they refer to.",
+        "Find out whose they are; mend the one that is wrong.",
+    ),
+    Code.LABELS_FRAME: (
+        "The labels and their image are in different frames of reference, or only one of them names one.",
+        "Export the labels again for this image.",
+    ),
+    Code.LABELS_MISPLACED: (
+        "The labels do not lie on the slices that they say they were drawn on.",
+        "Export them again; the tool that wrote them gave them a wrong place.",
+    ),
+    Code.LABELS_OUTSIDE: ("The labels reach beyond the image.", "Give the whole image, or labels that were cut as it was."),
+    Code.LABELS_SEGMENTS: (
+        "A structure's name stands under none of the task's `segments`, or under several.",
+        "Look at segments.tsv in the study's private folder; name each structure in the task, under 0 where it is to be left out.",
+    ),
+    Code.LABELS_ABSENT: (
+        "A structure that the task asks for is not there, or is empty.",
+        "Draw it; or list it under `may_be_absent` of the task, if that means that the patient has none.",
+    ),
+    Code.LABELS_OVERLAP: (
+        "Structures of different classes overlap.",
+        "Say under `on_top` of the task which of them lies over the others.",
+    ),
+    Code.LABELS_FRACTIONAL: (
+        "The segmentation is fractional, and the task does not say from which share on a voxel is inside.",
+        "Set `threshold` in the task, such as 0.5.",
+    ),
+    Code.LABELS_NUMBERS: (
+        "The numbers of structures contradict each other: one is there twice, or is used but not described.",
+        "Export the labels again.",
+    ),
+    Code.LABELS_REPEATED: ("A frame or a contour of a structure is there twice.", "Export the labels again."),
+    Code.LABELS_CONTOUR: (
+        "A contour's coordinates are missing, no numbers, or not as many as it says.",
+        "Export the structure set again.",
+    ),
+    Code.LABELS_NOT_PLANAR: (
+        "Contours do not lie in planes along the image's slices.",
+        "Export the structures as a segmentation, or draw them on the slices of this image.",
+    ),
+    Code.LABELS_BETWEEN_SLICES: (
+        "Contours lie between the image's slices, or on every other slice only; nothing is interpolated.",
+        "Let the tool that drew them interpolate to every slice of this image.",
+    ),
+    Code.LABELS_CROSSING: (
+        "Contours of one structure cross each other in a slice, so that inside and outside are open to doubt.",
+        "Unite the contours in the tool that drew them.",
+    ),
+    Code.LABELS_TILED: ("The segmentation is tiled, as those of slides are.", "Nothing to do; only volumes are read."),
+    Code.LABELS_OFF_GRID: ("The label volume lies on another grid than its image.", "Resample the labels onto the grid of their image."),
+    Code.LABELS_NOT_WHOLE: (
+        "The label volume holds values that are no whole numbers from 0 to 255, or several channels.",
+        "Write one whole number a voxel.",
+    ),
+    Code.LABELS_VALUES: (
+        "The label volume holds a value that is none of the task's classes.",
+        "Name the value under `classes` of the task, or mend the label file.",
+    ),
     Code.DETACHED: (
         "The voxels' own file is missing, is several files, or does not lie beside its header.",
         "Put the one file of the voxels into the folder of its header.",

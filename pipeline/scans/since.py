@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def since_index(
-    rows: pd.DataFrame, files: Mapping[str, Sequence[str]], labels: Mapping[str, Mapping[str, str]]
+    rows: pd.DataFrame, files: Mapping[str, Sequence[str]], labels: Mapping[str, Mapping[str, Sequence[str]]]
 ) -> Callable[[Outcome, set[str], Store], Outcome]:
     """What replaces an outcome by CHANGED, and takes its volume out of the store, if a file of its scans is not as `index` saw it.
     ``rows`` are a shard's; files by scan id, label files by scan id and task."""

@@ -68,6 +68,7 @@ class Found3D:
     date: int = 0  # of the exam, as an ordinal; 0 where unknown. It stays in memory: see scans.days
     flags: str = ""  # codes of ``scans.flags`` with spaces between
     detached: tuple[Path, ...] = ()  # the voxels' own file, where ``paths`` is but their header
+    series: str = ""  # its UID, by which DICOM labels find it; it stays in memory
 
 
 @dataclass

@@ -17,6 +17,7 @@ from pipeline.manifest import read_manifest
 from pipeline.plan import Plan, Transfer
 from pipeline.plugins import load, only, settings
 from pipeline.progress import Progress
+from pipeline.recipe import READ_LABELS
 from pipeline.step import Context
 from pipeline.training.signals import Stop, watching
 from pipeline.transfer import leakage
@@ -203,7 +204,7 @@ class Finetuning:
 
     def _cell_settings(self, cell: Cell, judged: tuple[str, ...]) -> dict[str, Any]:
         """All that a cell's results depend on; where the labels lie is no part of it, ``data_digest`` says what they are."""
-        task = {key: value for key, value in self.plan.tasks[self.transfer.task].items() if key != "labels"}
+        task = {key: value for key, value in self.plan.tasks[self.transfer.task].items() if key not in ("labels", *READ_LABELS)}
         shared = self.settings.model_dump(mode="json", include={"batch", "size_vox", "weight_decay", "warmup", "precision", "threads"})
         return {
             **asdict(cell), **shared, "task": task, "network": self.network, "judged": list(judged),

@@ -131,9 +131,11 @@ def drop_rows(path: Path, ids: set[str]) -> bool:
 
 
 def drop_from_crosswalk(where: StudyFolder, subject_id: str) -> None:
+    from pipeline.labels.names import forget_names
     from pipeline.scans.identity import read_crosswalk, write_crosswalk
 
     crosswalk = read_crosswalk(where)
+    forget_names(where, set(crosswalk.loc[crosswalk["subject_id"] == subject_id, "file_id"]))
     write_crosswalk(where, crosswalk[crosswalk["subject_id"] != subject_id].to_dict("records"))
 
 

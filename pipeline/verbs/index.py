@@ -12,8 +12,9 @@ shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage; n
                   num_files, content (digest of sizes and times of its files and labels), spacing_mm, day (since the subject's first
                   exam, where DICOM says it), labels (names of tasks), flags, origin, licence: a row a scan
 
-and the private crosswalk, which alone leads from ids to paths: crosswalk.tsv in $VESALIUS_PRIVATE (default ~/.vesalius). At last it says
-how much disk the store will need at most, and stops where there is less.
+and the private crosswalk, which alone leads from ids to paths: crosswalk.tsv in $VESALIUS_PRIVATE (default ~/.vesalius), with
+segments.tsv where labels are DICOM segmentations or structure sets: what their structures are called, and which class takes each. At last
+it says how much disk the store will need at most, and stops where there is less.
 
 \b
 Examples:
@@ -31,7 +32,10 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.folder import StudyFolder
+    from pipeline.labels.matching import Owners
+    from pipeline.labels.names import Named
     from pipeline.plan import Plan
+    from pipeline.scans.identity import Identity
     from pipeline.scans.inventory import File, Found3D, Inventory, Place
 
 SHARD = (
@@ -41,12 +45,12 @@ SHARD = (
 
 
 def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")]) -> None:
+    from pipeline.labels.matching import check_tasks
     from pipeline.plan import read_plan
     from pipeline.progress import Progress
     from pipeline.scans.cohorts import check_cohorts
     from pipeline.scans.identity import make_identity, read_forgotten
     from pipeline.scans.inventory import take_stock
-    from pipeline.scans.labelling import check_tasks, match_labels
 
     plan, where = read_plan(folder)
     channels = plan.study["channels"] or ()
@@ -59,14 +63,14 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
             f"sources: there is no file in {', '.join(s['path'] for s in plan.study['sources'])}; name the folder of the scans"
         )
     check_cohorts(found)
-    owners = match_labels(found, channels)
+    owners, names = match(plan, found, identity)
     forget(found, read_forgotten(where))
-    write_private(where, found)
+    write_private(where, found, owners, names)
     write_public(plan, where, found, owners)
     counts = Counter(file.status for file in found.files)
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     typer.echo(f"index: {len(found.files)} files ({told}); {len(found.scans)} scans")
-    check_tasks(found, sorted(plan.tasks))
+    check_tasks(found, owners, {name: task["labels"] for name, task in plan.tasks.items()})
     check(plan, where, counts, len(found.scans))
     check_disk(plan, where, found, owners)
 
@@ -76,7 +80,8 @@ def places_of(plan: Plan) -> list[Place]:
     from pipeline.scans.inventory import Place
 
     data = Path(plan.study["data"] or ".")
-    labels = [Place(Path(task["labels"]), _anchor(task["labels"], data), task=name) for name, task in sorted(plan.tasks.items())]
+    folders = {name: task["labels"] for name, task in sorted(plan.tasks.items()) if task["labels"]}
+    labels = [Place(Path(folder), _anchor(folder, data), task=name) for name, folder in folders.items()]
     sources = [
         Place(
             Path(s["path"]),
@@ -118,21 +123,48 @@ def forget(found: Inventory, forgotten: frozenset[str]) -> None:
     found.parts = [part for part in found.parts if part.file_id not in files]
 
 
-def write_private(where: StudyFolder, found: Inventory) -> None:
+def match(plan: Plan, found: Inventory, identity: Identity) -> tuple[Owners, list[Named]]:
+    """(scan_id -> {task: file_ids of its labels}, what structures of DICOM labels are called)."""
+    from pipeline.labels.matching import match_companions
+    from pipeline.scans.labelling import match_labels
+
+    channels = plan.study["channels"] or ()
+    owners = {scan: {task: (file,) for task, file in tasks.items()} for scan, tasks in match_labels(found, channels).items()}
+    rules = {name: plan.task_value(name).rule() for name in plan.tasks}
+    everywhere = [name for name, task in plan.tasks.items() if not task["labels"]]
+    drawn, names = match_companions(found, rules, everywhere, identity, channels)
+    for scan, tasks in drawn.items():
+        owners[scan] = {**tasks, **owners.get(scan, {})}
+    return owners, names
+
+
+def write_private(where: StudyFolder, found: Inventory, owners: Owners, names: list[Named]) -> None:
+    from pipeline.labels.names import write_names
     from pipeline.scans.identity import write_crosswalk
 
     scans = {scan.scan_id: scan for scan in found.scans}
+    labels: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for scan, tasks in owners.items():
+        for task, files in sorted(tasks.items()):
+            for file in files:
+                labels[file, scan].append(task)
     named = [(file, scan_id) for file in found.files if file.status != "forgotten" for scan_id in file.scan_ids or ("",)]
-    write_crosswalk(where, [_crosswalk_row(file, scan_id, scans.get(scan_id)) for file, scan_id in named])
+    rows = []
+    for file, scan_id in named:
+        for task in labels.get((file.file_id, scan_id)) or [file.place.task]:
+            rows.append(_crosswalk_row(file, scan_id, scans.get(scan_id), task))
+    write_crosswalk(where, rows)
+    kept = {file.file_id for file in found.files if file.status != "forgotten"}
+    write_names(where, [item for item in names if item.file_id in kept])
 
 
-def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None) -> dict[str, str]:
-    kind = "labels" if file.place.task else "scan" if scan is not None and file.path in scan.paths else "other"
-    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": scan_id, "task": file.place.task}
+def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None, task: str) -> dict[str, str]:
+    kind = "labels" if task else "scan" if scan is not None and file.path in scan.paths else "other"
+    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": scan_id, "task": task}
     return row | ({"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {})
 
 
-def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[str, dict[str, str]]) -> None:
+def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: Owners) -> None:
     """Everything that carries ids only; a table that did not change is not written, so that nothing wakes for nothing."""
     from pipeline.plan import shard_of
     from pipeline.scans.accounts import INVENTORY, write_accounts, write_rows
@@ -144,7 +176,7 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
     files, refused = [], []
     for file in sorted(found.files, key=lambda item: item.file_id):
         place, scan = file.place, next((scans[scan_id] for scan_id in file.scan_ids if scan_id in scans), None)
-        credit = scan.place if place.task and scan is not None else place
+        credit = scan.place if scan is not None else place
         modality = scan.modality if scan is not None else ""
         flags = united(scans[scan_id].flags for scan_id in file.scan_ids if scan_id in scans and not place.task)
         code = file.code.value if file.code is not None else ""
@@ -153,22 +185,23 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
     for file in sorted([*found.files, *found.parts], key=lambda item: (item.file_id, item.scan_id)):
         if file.code is not None:
             refused.append(quarantine_row("index", file.code, file.file_id, file.scan_id, file.place.origin, file.place.licence))
-    label_paths = {file.file_id: file.path for file in found.files if file.place.task}
+    paths = {file.file_id: file.path for file in found.files}
     shards: dict[str, list[dict[str, str]]] = defaultdict(list)
     days = days_of(found.scans)
     for scan in sorted(found.scans, key=lambda item: item.scan_id):
         name = shard_of(scan.exam_id if plan.study["channels"] else scan.scan_id, plan.shards)
         shards[name].append(
-            _shard_row(scan, {task: label_paths[file] for task, file in owners.get(scan.scan_id, {}).items()}, days.get(scan.scan_id))
+            _shard_row(scan, {task: [paths[file] for file in files] for task, files in owners.get(scan.scan_id, {}).items()}, days)
         )
     for shard in plan.shards:
         write_rows(where.shard(shard), SHARD, shards[shard])
     write_accounts(where, plan.shards, files, refused)
 
 
-def _shard_row(scan: Found3D, labels: dict[str, Path], day: int | None) -> dict[str, str]:
+def _shard_row(scan: Found3D, labels: dict[str, list[Path]], days: dict[str, int]) -> dict[str, str]:
     from pipeline.scans.content import sources_of
 
+    day = days.get(scan.scan_id)
     content = sources_of(scan.paths, scan.detached, labels)
     spacing = json.dumps([round(value, 4) for value in scan.spacing_mm]) if scan.spacing_mm else ""
     values = (
@@ -190,7 +223,7 @@ def check(plan: Plan, where: StudyFolder, counts: Counter[str], num_scans: int) 
         )
 
 
-def check_disk(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[str, dict[str, str]]) -> None:
+def check_disk(plan: Plan, where: StudyFolder, found: Inventory, owners: Owners) -> None:
     """Says how much disk the store will need; too little is a ``ValueError`` before anything is stored."""
     from pipeline.verbs.preprocess import settings_of
     from pipeline.volumes.forecast import MASK, PACKED, free_bytes, store_bytes, told, used_bytes

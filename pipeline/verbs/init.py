@@ -1,12 +1,14 @@
 """Look at your scans and labels; write a study and a task that fit them.
 
-Counts every file below the folders; headers are read of up to 200 images, voxels of up to 200 label files. Writes STUDIES/NAME.yaml and
-TASKS/NAME.yaml below --into, with what was found and why each value was chosen in comments. An existing file is never overwritten.
+Counts every file below the folders; headers are read of all DICOM files and of up to 200 images, voxels of up to 200 label files. Writes
+STUDIES/NAME.yaml and TASKS/NAME.yaml below --into, with what was found and why each value was chosen in comments. An existing file is
+never overwritten.
 
 \b
 A label file belongs to the image of the same name (without nnU-Net's _0000), or to the DICOM series in the folder of that name. In a
 folder of nnU-Net or the Decathlon dataset.json says which are the labels, what they are called, and what the channels are; in one of
-nnssl pretrain_data.json says whose the images are. Without labels the study only pretrains.
+nnssl pretrain_data.json says whose the images are. DICOM segmentations and structure sets, among the scans or in the folder of labels, say
+themselves whose they are, and what their structures are called. Without labels the study only pretrains.
 
 \b
 Examples:
@@ -20,16 +22,16 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.cohorts._suggest import Header, Image
+    from pipeline.cohorts._drawn import Dicom, Drawn
+    from pipeline.cohorts._suggest import Image
 
-SAMPLE = 200
-AIR_HU = -500  # below it a NIfTI of unknown modality is taken for CT
 METAIMAGE = (".mha", ".mhd", ".nrrd", ".nhdr")
 GENERAL = re.compile(r"(images?|scans?|data|nifti|dicom)(tr)?", re.IGNORECASE)
 
@@ -41,24 +43,29 @@ def run(
     into: Annotated[Path, typer.Option(help="Folder for studies/NAME.yaml and tasks/NAME.yaml.")] = Path("configs"),
 ) -> None:
     from pipeline.cohorts._described import describe
+    from pipeline.cohorts._drawn import Dicom, drawn_task_yaml
+    from pipeline.cohorts._headers import read_headers
     from pipeline.cohorts._suggest import study_yaml, suggest, task_yaml
     from pipeline.files import write_text
     from pipeline.plan import make_plan
 
     name = _name(scans, name)
-    study, task = into / "studies" / f"{name}.yaml", into / "tasks" / f"{name}.yaml"
-    for path in (study, task):
-        if path.exists():
-            raise ValueError(f"{path}: is there already and is not overwritten; give the study another name with --name")
+    study, task = _new_files(into, name)
     described = describe(scans)
-    labels = labels or described.labels
-    images, subject = with_subjects(find_images(scans, labels))
-    owned = find_owned(scans, labels, images) if labels else {}
-    values = read_values(owned) if labels else (0, Counter())
+    labels, dicom = labels or described.labels, Dicom()
+    images, subject = with_subjects(find_images(scans, labels, dicom))
+    drawn = find_drawn(labels, images, dicom)
+    if drawn:
+        images = [replace(image, key=str(image.path)) for image in images]
+        owned, values = {str(image.path): image.path for image in drawn.labelled}, (drawn.looked, Counter())
+    else:
+        owned = find_owned(scans, labels, images) if labels else {}
+        values = read_values(owned) if labels else (0, Counter())
+    folder, labels = labels, labels or (scans if drawn else None)
     found = suggest(scans, labels, images, owned, read_headers(images), values, subject, described)
     try:
         if labels:
-            write_text(task, task_yaml(found, name, task))
+            write_text(task, drawn_task_yaml(found, drawn, name, task, folder) if drawn else task_yaml(found, name, task))
         write_text(study, study_yaml(found, name, study, task))
         make_plan(study)
     except BaseException:
@@ -68,6 +75,15 @@ def run(
     wrote = f"{study} and {task}; look at them, they say" if labels else f"{study}; look at it, it says"
     typer.echo(f"init: wrote {wrote} what was found and why each value was chosen")
     typer.echo(f"next: vesalius run {study}")
+
+
+def _new_files(into: Path, name: str) -> tuple[Path, Path]:
+    """Of the study and the task; one that is there is a ``ValueError``."""
+    study, task = into / "studies" / f"{name}.yaml", into / "tasks" / f"{name}.yaml"
+    for path in (study, task):
+        if path.exists():
+            raise ValueError(f"{path}: is there already and is not overwritten; give the study another name with --name")
+    return study, task
 
 
 def _name(scans: Path, name: str | None) -> str:
@@ -87,34 +103,48 @@ def _name(scans: Path, name: str | None) -> str:
         raise ValueError(f"--name: {name!r} is none; use up to 48 of a-z, 0-9 and _") from error
 
 
-def find_images(scans: Path, labels: Path | None) -> list[Image]:
-    """Every image below ``scans``, sorted by path; files below ``labels`` are none."""
+def find_images(scans: Path, labels: Path | None, dicom: Dicom) -> list[Image]:
+    """Every image below ``scans``, sorted by path; files below ``labels`` are none. ``dicom`` takes what is DICOM."""
     from pipeline.cohorts._suggest import Image
     from pipeline.scans.layouts import read_layouts
     from pipeline.scans.naming import name_of
     from pipeline.scans.walk import walk
 
-    images, series, layouts = [], Counter(), read_layouts(scans)
+    images, layouts = [], read_layouts(scans)
     for item in _walked(walk(scans), scans):
         if labels and item.path.resolve().is_relative_to(labels.resolve()) and labels.resolve() != scans.resolve():
             continue
         if item.kind == "dicom" and item.code is None:
-            series[item.path.parent] += 1
+            dicom.take(item.path)
         elif item.kind in ("nifti", "metaimage") and item.code is None:
             listed = layouts.of(item.path)
             named = listed.named if listed else name_of(item.relative)
             if named is not None and not named.is_labels:
                 images.append(Image(named.key, named.subject, item.kind, item.path, 1, named.channel, named.modality))
-    images += [Image(folder.name, folder.name, "dicom", folder, number, "") for folder, number in series.items()]
+    images += dicom.images()
     if not images:
         raise ValueError(f"{scans}: holds no NIfTI, MetaImage or DICOM file; name the folder that holds the scans")
     return sorted(images, key=lambda image: str(image.path))
 
 
+def find_drawn(labels: Path | None, images: list[Image], dicom: Dicom) -> Drawn | None:
+    """What the segmentations and structure sets beside the scans, or in the folder of labels, hold; None where label volumes are."""
+    from pipeline.cohorts._drawn import read_drawn
+    from pipeline.cohorts._headers import evenly
+    from pipeline.scans.walk import walk
+
+    if labels:
+        items = list(_walked(walk(labels), labels))
+        if any(item.kind in ("nifti", "metaimage") for item in items):
+            return None
+        for item in items:
+            if item.kind == "dicom" and item.code is None and item.path not in dicom.companions:
+                dicom.take(item.path)
+    return read_drawn(dicom, images, evenly(dicom.companions)) if dicom.companions else None
+
+
 def with_subjects(images: list[Image]) -> tuple[list[Image], str]:
     """The images with their subjects, and the pattern by which those were found if one folder holds several volumes of a person."""
-    from dataclasses import replace
-
     from pipeline.scans.naming import shared_subject
 
     flat = [image for image in images if image.kind != "dicom" and image.subject == image.key]
@@ -161,65 +191,11 @@ def _walked(items: Any, folder: Path) -> Any:
             yield item
 
 
-def evenly(items: list[Any], count: int = SAMPLE) -> list[Any]:
-    """At most ``count`` items, from the whole list."""
-    return items if len(items) <= count else [items[number * len(items) // count] for number in range(count)]
-
-
-def read_headers(images: list[Image]) -> list[Header]:
-    """Of a sample; a header that cannot be read is left to `index`, which says why. None at all is a ``ValueError``."""
-    from pipeline.progress import Progress
-
-    sample, found = evenly(images), []
-    with Progress("headers", len(sample), unit="file") as progress:
-        for image in sample:
-            header = _dicom_header(image) if image.kind == "dicom" else _file_header(image, look=len(found) < 5)
-            found += [header] if header else []
-            progress.advance()
-    if not found:
-        raise ValueError(f"{sample[0].path}: this and {len(sample) - 1} other images have no readable header of a 3D scan; check the files")
-    return found
-
-
-def _dicom_header(image: Image) -> Header | None:
-    import pydicom
-
-    from pipeline.cohorts._suggest import Header
-
-    path = next(path for path in sorted(image.path.iterdir()) if path.is_file())
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        down, across = (float(step) for step in header.PixelSpacing)
-        between = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0)
-        shape = (int(header.Columns), int(header.Rows), int(header.get("NumberOfFrames") or image.num_files))
-        return Header(str(header.get("Modality", "")), shape, (across, down, abs(between))) if between else None
-    except Exception:  # whatever a broken header raises, it is one image less in the sample
-        return None
-
-
-def _file_header(image: Image, look: bool) -> Header | None:
-    from pipeline.cohorts._suggest import Header
-    from pipeline.scans.metaimage import read_grid as metaimage_grid
-    from pipeline.scans.nifti import count_volumes, read_grid
-    from pipeline.scans.quarantine import Refused
-    from pipeline.scans.reading import read_scan
-
-    try:
-        count = count_volumes(image.path) if image.kind == "nifti" else 1
-        grid = (read_grid(image.path, four_d=True) if image.kind == "nifti" else metaimage_grid(image.path)).canonical()[0]
-        modality = image.modality
-        if not modality and look:
-            kind = image.kind if count == 1 else f"{image.kind}:0"
-            modality = "CT" if float(read_scan(kind, [image.path]).voxels.min()) < AIR_HU else "MR"
-    except Refused:
-        return None
-    return Header(modality, grid.shape, grid.spacing_mm, count)
-
-
 def read_values(owned: dict[str, Path]) -> tuple[int, Counter[int]]:
     """(label files looked at, label value -> number of them that hold it), background left out."""
     import numpy as np
 
+    from pipeline.cohorts._headers import evenly
     from pipeline.progress import Progress
     from pipeline.scans.quarantine import Refused
     from pipeline.scans.reading import read_scan

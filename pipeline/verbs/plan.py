@@ -92,7 +92,7 @@ def _code_digest() -> str:
 def _source_folders(plan: dict[str, Any]) -> list[tuple[str, Path, bool]]:
     """(key in the study, folder, whether it is there); a missing one is refused unless the study's ``sample`` will make it."""
     folders = [(f"sources.{number}", source["path"]) for number, source in enumerate(plan["study"]["sources"])]
-    folders += [(f"tasks.{name}.labels", task["labels"]) for name, task in plan["tasks"].items()]
+    folders += [(f"tasks.{name}.labels", task["labels"]) for name, task in plan["tasks"].items() if task["labels"]]
     found = []
     for key, path in folders:
         there = bool(path) and Path(path).is_dir()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pipeline.plan import Plan
     from pipeline.volumes.jobs import Job, Outcome
     from pipeline.volumes.store import Store
-    from pipeline.volumes.volume import Volume
 
+Labels = dict[str, dict[str, tuple[str, ...]]]  # scan_id -> task -> files
 MANIFEST_COLUMNS = (
     "scan_id", "exam_id", "subject_id", "channels", "modality", "spacing_mm", "shape", "affine", "body_low_mm", "body_high_mm",
     "window_low", "window_high", "slope", "inter", "foreground_mean", "foreground_std", "digest", "day", "flags", "labels", "origin",
@@ -59,6 +59,7 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
     """Every scan of a shard that is not stored yet; then the shard's tables."""
     from functools import partial
 
+    from pipeline.labels.sources import read_source
     from pipeline.progress import Progress
     from pipeline.scans.since import since_index
     from pipeline.volumes.jobs import process_all
@@ -67,8 +68,8 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
     for left in where.shard(shard).parent.glob(f".{shard}.*.tmp"):
         left.unlink()  # of a call that was killed: no other writes this shard now
     rows = read_shard(where, shard)
-    files, labels = source_paths(plan, where)
-    jobs, outcomes = shard_jobs(plan, where, rows, files, labels)
+    files, labels, kinds = source_paths(plan, where)
+    jobs, outcomes = shard_jobs(plan, where, rows, files, labels, kinds)
     store, parts = Store(where.store), {job.scan_id: {part.scan_id for part in job.parts} for job in jobs}
     remove_departed(plan, where, shard, store)
     with Progress(f"preprocess {shard}", total=max(1, len(jobs)), unit="scan") as progress:
@@ -94,15 +95,14 @@ def read_shard(where: StudyFolder, shard: str) -> pd.DataFrame:
 
 
 def shard_jobs(
-    plan: Plan, where: StudyFolder, rows: pd.DataFrame, files: dict[str, tuple[str, ...]], labels: dict[str, dict[str, str]]
+    plan: Plan, where: StudyFolder, rows: pd.DataFrame, files: dict[str, tuple[str, ...]], labels: Labels, kinds: dict[str, str]
 ) -> tuple[list[Job], list[Outcome]]:
-    """What there is to do, and exams refused because a channel is missing or there twice; files and labels as in ``source_paths``."""
-    from pipeline.files import digest, digest_of
-    from pipeline.scans.patience import patiently
+    """What there is to do, and exams refused because a channel is missing or there twice; the rest as in ``source_paths``."""
+    from pipeline.labels.sources import content_of_job, label_source
     from pipeline.volumes.jobs import Job, Outcome, Part
 
     channels = plan.study["channels"]
-    settings = settings_of(plan, where)
+    settings, rules = settings_of(plan, where), {name: plan.task_value(name).rule() for name in plan.tasks}
     jobs, refused = [], []
     for _, group in rows.groupby("exam_id" if channels else "scan_id"):
         problem = channel_problem(group, channels) if channels else None
@@ -111,12 +111,11 @@ def shard_jobs(
             continue
         ordered = group.set_index("channel", drop=False).loc[channels] if channels else group
         parts = tuple(Part(row.scan_id, row.kind, files.get(row.scan_id, ()), row.modality, row.channel) for row in ordered.itertuples())
-        found = {task: path for part in reversed(parts) for task, path in labels.get(part.scan_id, {}).items()}
-        content = digest_of([list(ordered["content"]), {task: patiently(digest, path) for task, path in sorted(found.items())}])
+        found = {task: (part, paths) for part in reversed(parts) for task, paths in sorted(labels.get(part.scan_id, {}).items())}
+        sources = {task: label_source(rules[task], kinds, *own) for task, own in sorted(found.items())}
         identity = {key: str(ordered.iloc[0][key]) for key in ("exam_id", "subject_id", "origin", "licence")}
         scan_id = volume_id(ordered.iloc[0]["scan_id"], identity["exam_id"], channels)
-        sources = {task: ("nifti", (path,)) for task, path in sorted(found.items())}
-        jobs.append(Job(scan_id, identity, parts, sources, content, settings, str(where.store)))
+        jobs.append(Job(scan_id, identity, parts, sources, content_of_job(list(ordered["content"]), sources), settings, str(where.store)))
     return jobs, refused
 
 
@@ -140,18 +139,20 @@ def channel_problem(exam: pd.DataFrame, channels: list[str]) -> tuple[str, str, 
     return None
 
 
-def source_paths(plan: Plan, where: StudyFolder) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, str]]]:
-    """From the private crosswalk: files by scan id, and label files by scan id and task."""
+def source_paths(plan: Plan, where: StudyFolder) -> tuple[dict[str, tuple[str, ...]], Labels, dict[str, str]]:
+    """From the private crosswalk: files by scan id, label files by scan id and task, and what kind each label file is."""
+    from pipeline.scans.accounts import read_accounts
     from pipeline.scans.identity import read_crosswalk
 
     crosswalk = read_crosswalk(where)
-    scans = crosswalk[crosswalk["kind"] == "scan"]
+    scans, drawn = (crosswalk[crosswalk["kind"] == kind] for kind in ("scan", "labels"))
     files = {scan: tuple(paths) for scan, paths in scans.groupby("scan_id")["path"]}
-    labels: dict[str, dict[str, str]] = {}
-    for row in crosswalk[crosswalk["kind"] == "labels"].itertuples():
-        if row.scan_id and row.task in plan.tasks:
-            labels.setdefault(row.scan_id, {})[row.task] = row.path
-    return files, labels
+    drawn = drawn[(drawn["scan_id"] != "") & drawn["task"].isin(list(plan.tasks))]
+    labels: Labels = {}
+    for (scan, task), paths in drawn.groupby(["scan_id", "task"])["path"]:
+        labels.setdefault(scan, {})[task] = tuple(sorted(paths))
+    kinds = {row["file_id"]: row["kind"] for row in read_accounts(where)[0]} if len(drawn) else {}
+    return files, labels, {row.path: kinds[row.file_id] for row in drawn.itertuples()}
 
 
 def settings_of(plan: Plan, where: StudyFolder) -> dict[str, Any]:
@@ -163,18 +164,6 @@ def settings_of(plan: Plan, where: StudyFolder) -> dict[str, Any]:
         spacings = [json.loads(value) for shard in plan.shards for value in read_shard(where, shard)["spacing_mm"] if value]
         settings["spacing_mm"] = tuple(float(s) for s in np.round(np.median(spacings, axis=0), 1)) if spacings else "native"
     return settings
-
-
-def read_source(kind: str, paths: tuple[str, ...], memory_mb: int) -> Volume:
-    """A scan or its labels, or why not."""
-    from pipeline.scans.quarantine import REASONS, Refused
-    from pipeline.scans.reading import Limits, read_scan
-    from pipeline.volumes.jobs import RefusedVolumeError
-
-    try:
-        return read_scan(kind, paths, Limits(memory_mb=min(memory_mb, Limits.memory_mb)))
-    except Refused as error:
-        raise RefusedVolumeError(error.code.value, *REASONS[error.code]) from error
 
 
 def remove_departed(plan: Plan, where: StudyFolder, shard: str, store: Store) -> None:
@@ -233,11 +222,11 @@ def manifest_row(scan_id: str, store: Store) -> dict[str, Any]:
 
 def refuse_wrong_labels(outcomes: list[Outcome]) -> None:
     """A task whose labels don't match its images stops the study: one message for all of them."""
-    wrong = sorted((outcome for outcome in outcomes if outcome.code == "LABELS_OFF_GRID"), key=lambda o: o.scan_id)
+    wrong = sorted((outcome for outcome in outcomes if outcome.task), key=lambda o: o.scan_id)
     if wrong:
-        lines = "\n".join(f"  scan {outcome.scan_id}: {outcome.reason}" for outcome in wrong[:20])
+        lines = "\n".join(f"  scan {outcome.scan_id}: {outcome.code}: {outcome.reason}" for outcome in wrong[:20])
         raise ValueError(
-            f"{len(wrong)} label files don't match their images. crosswalk.tsv in the study's private folder ($VESALIUS_PRIVATE, default "
-            f"~/.vesalius) leads from scan_id and task to the file. Mend them, or take them out of the task's `labels` folder, then call "
+            f"{len(wrong)} scans have labels that don't match them. crosswalk.tsv in the study's private folder ($VESALIUS_PRIVATE, "
+            "default ~/.vesalius) leads from scan_id and task to the file. Mend them, or take them out of the task's `labels`, then call "
             f"again:\n{lines}"
         )

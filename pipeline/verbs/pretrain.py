@@ -8,9 +8,13 @@ Figures of the features' health stand in the journal; a collapse raises an alarm
 study has a task, a probe of the frozen encoder on labelled training subjects is journalled too, and RUN/best holds the encoder that it
 preferred.
 
+On several GPUs torchrun or srun starts one process each (docs/many_gpus.md).
+
 \b
 Examples:
   vesalius pretrain results/demo restoration-s0-0123456789
+  torchrun --standalone --nproc-per-node 2 -m pipeline pretrain results/demo restoration-s0-0123456789
+  srun --ntasks-per-node=4 --gpus-per-node=4 vesalius pretrain results/demo restoration-s0-0123456789
 """
 
 from __future__ import annotations
@@ -26,10 +30,13 @@ def run(
     name: Annotated[str, typer.Argument(metavar="RUN", help="A run of plan.json.")],
 ) -> None:
     from pipeline.plan import read_plan
+    from pipeline.training.launch import launched
     from pipeline.training.pretraining import pretrain
     from pipeline.transfer.probe import probe_of
 
     plan, where = read_plan(folder)
     metrics = pretrain(plan, where, plan.run(name), lambda: probe_of(plan, where, name))
+    if (place := launched()) is not None and place.rank > 0:
+        return
     words = ", ".join(f"{key} {value:.4g}" for key, value in sorted(metrics.items()) if "/weighted" not in key)
     typer.echo(f"{name}: done; on held-out subjects {words or 'nothing was evaluated'}")

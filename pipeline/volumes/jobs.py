@@ -1,6 +1,7 @@
 """One volume of the store to be, from its source files to the store: what a worker process does.
 
-How files are read is the caller's: a reader takes (kind, paths), returns a Volume, and raises ``RefusedVolumeError``.
+How files are read is the caller's: a reader takes (kind, paths), and of labels a ``LabelSource`` and the grid of their image; it returns a
+Volume, and raises ``RefusedVolumeError``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from anatomy.grid import Grid
 from pipeline.files import digest_of
 from pipeline.volumes.memory import at_most
-from pipeline.volumes.preparation import LabelsOffGridError, LowInformationError, guess_modality, prepare
+from pipeline.volumes.preparation import LowInformationError, WrongLabelsError, guess_modality, prepare
 from pipeline.volumes.resample import onto
 from pipeline.volumes.store import Store
 from pipeline.volumes.volume import Volume
@@ -26,7 +28,8 @@ TOO_LARGE = (
     "Preparing the scan takes more memory than a worker may use.",
     "Give each worker more: `vesalius preprocess --memory-mb`, or mem_mb of the rule preprocess.",
 )
-Reader = Callable[[str, tuple[str, ...]], Volume]
+WRONG_LABELS = "Mend the label file, or take it out of the task's labels."
+Reader = Callable[..., Volume]
 
 
 class RefusedVolumeError(ValueError):
@@ -49,13 +52,25 @@ class Part:
 
 
 @dataclass(frozen=True)
+class LabelSource:
+    """The labels of a task: label volumes, or (``dicom``) objects that become one by a rule on the grid of their image, which is read from
+    ``image``, (kind, paths). ``values`` that the volume may hold besides 0; none is any."""
+
+    kind: str
+    paths: tuple[str, ...]
+    values: tuple[int, ...] = ()
+    rule: Any = None
+    image: tuple[str, tuple[str, ...]] = ("", ())
+
+
+@dataclass(frozen=True)
 class Job:
-    """All that a worker needs. ``identity`` goes into the meta as it is; ``labels`` are (kind, paths) by task."""
+    """All that a worker needs. ``identity`` goes into the meta as it is; ``labels`` by task."""
 
     scan_id: str
     identity: dict[str, str]
     parts: tuple[Part, ...]
-    labels: dict[str, tuple[str, tuple[str, ...]]]
+    labels: dict[str, LabelSource]
     content: str
     settings: dict[str, Any]
     store: str
@@ -69,13 +84,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: stored if it has no code."""
+    """What became of a job: stored if it has no code. ``task``: the one whose labels are at fault, if they are."""
 
     scan_id: str
     code: str = ""
     reason: str = ""
     remedy: str = ""
     kept: bool = False
+    task: str = ""
 
 
 def process(job: Job, read: Reader, memory_mb: int | None = None) -> Outcome:
@@ -94,20 +110,28 @@ def process(job: Job, read: Reader, memory_mb: int | None = None) -> Outcome:
 def _made(job: Job, read: Reader, store: Store) -> Outcome:
     try:
         volume, modalities = read_parts(job.parts, read)
-        labels = {task: read(*source) for task, source in job.labels.items()}
-        done = prepare(volume, modalities, labels, **job.settings)
+        labels = {task: _labels(task, source, volume.grid, read) for task, source in job.labels.items()}
+        values = {task: source.values for task, source in job.labels.items()}
+        done = prepare(volume, modalities, labels, values=values, **job.settings)
     except RefusedVolumeError as error:
         store.remove(job.scan_id)
         return Outcome(job.scan_id, error.code, error.reason, error.remedy)
     except LowInformationError as error:
         store.remove(job.scan_id)
         return Outcome(job.scan_id, "LOW_INFORMATION", str(error), "nothing to do, if it is a scout, a mask or a test file")
-    except LabelsOffGridError as error:
+    except WrongLabelsError as error:
         store.remove(job.scan_id)
-        return Outcome(job.scan_id, "LABELS_OFF_GRID", str(error), "mend the label file, or take it out of the task's `labels` folder")
+        return Outcome(job.scan_id, error.code, str(error), WRONG_LABELS, task=error.task)
     meta = {**job.identity, "channels": [part.channel for part in job.parts], "content": job.content_digest, **done.meta}
     store.write(job.scan_id, done.voxels, done.body, meta, done.labels, done.fingerprint.packed())
     return Outcome(job.scan_id)
+
+
+def _labels(task: str, source: LabelSource, grid: Grid, read: Reader) -> Volume:
+    try:
+        return read(source.kind, source.paths, source, grid)
+    except RefusedVolumeError as error:
+        raise WrongLabelsError(task, error.code, f"labels of task {task}: {error.reason} {error.remedy}") from error
 
 
 def is_done(job: Job, store: Store) -> bool:

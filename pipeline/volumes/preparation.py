@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +28,12 @@ class LowInformationError(ValueError):
     """A volume in which there is nothing to learn."""
 
 
-class LabelsOffGridError(ValueError):
-    """Labels that don't lie where their image lies, or hold no labels."""
+class WrongLabelsError(ValueError):
+    """Labels of a task that don't lie where their image lies, or hold no labels; ``code`` is one of the reason codes."""
+
+    def __init__(self, task: str, code: str, message: str) -> None:
+        super().__init__(message)
+        self.task, self.code = task, code
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,12 @@ def prepare(
     window_hu: tuple[float, float] = (-1000.0, 1000.0),
     percentiles: tuple[float, float] = (0.5, 99.5),
     keep_thick: bool = True,
+    values: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Prepared:
-    """``modalities`` names one a channel; the body is that of the first channel. Labels are volumes of one channel by task.
-
-    Raises LowInformationError, and LabelsOffGridError that names the task.
-    """
+    """``modalities`` names one a channel; the body is that of the first channel. Labels are volumes of one channel by task, as are the
+    ``values`` that they may hold (none: any). Raises LowInformationError, and WrongLabelsError that names the task."""
     volume = volume.canonical()
-    masks = {task: _label_mask(task, mask, volume.grid) for task, mask in sorted(labels.items())}
+    masks = {task: _label_mask(task, mask, volume.grid, values.get(task, ())) for task, mask in sorted(labels.items())}
     check_information(volume)
     found = survey(volume)
     body = find_body(found.blocks, modalities[0])
@@ -129,16 +133,21 @@ def _grid_meta(grid: Grid, contract: Contract, modalities: tuple[str, ...], box:
     }
 
 
-def _label_mask(task: str, labels: Volume, grid: Grid) -> np.ndarray:
+def _label_mask(task: str, labels: Volume, grid: Grid, known: Sequence[int]) -> np.ndarray:
     labels = labels.canonical()
     if not labels.grid.same_place(grid):
         where = f"{labels.grid.shape} voxels of {_rounded(labels.grid.spacing_mm)} mm from {_rounded(labels.grid.affine[:3, 3])}"
         image = f"{grid.shape} of {_rounded(grid.spacing_mm)} mm from {_rounded(grid.affine[:3, 3])}"
-        raise LabelsOffGridError(f"labels of task {task} lie on another grid than their image: {where}, the image {image}")
+        told = f"labels of task {task} lie on another grid than their image: {where}, the image {image}"
+        raise WrongLabelsError(task, "LABELS_OFF_GRID", told)
     values = labels.voxels[0]
     mask = values.astype(np.uint8)
     if labels.num_channels != 1 or not np.array_equal(mask, values):
-        raise LabelsOffGridError(f"labels of task {task} must be whole numbers from 0 to 255 in one channel")
+        raise WrongLabelsError(task, "LABELS_NOT_WHOLE", f"labels of task {task} must be whole numbers from 0 to 255 in one channel")
+    unknown = sorted(set(np.unique(mask).tolist()) - {0, *known}) if known else []
+    if unknown:
+        told = f"labels of task {task} hold {', '.join(map(str, unknown))}, but its classes are {', '.join(map(str, known))}"
+        raise WrongLabelsError(task, "LABELS_VALUES", told)
     return mask
 
 

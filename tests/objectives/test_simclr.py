@@ -1,11 +1,8 @@
 import importlib
 import math
-import os
-import subprocess
 import sys
 import types
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -86,19 +83,3 @@ def test_collapsed_features_have_no_spread(make, context, network, make_step):
 def test_a_view_of_one_crop_is_refused(make, context, network, make_step):
     with pytest.raises(ValueError, match=r"objectives\.simclr\.view: 'shown' gives 1 crops a sample, not two"):
         make("simclr", context)(make_step(network, 1))
-
-
-def test_two_ranks_give_the_gradient_of_one(tmp_path):
-    if not torch.distributed.is_available():
-        pytest.skip("this PyTorch is built without torch.distributed")
-    script, root = Path(__file__).with_name("ranks_of_simclr.py"), Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    ranks = [
-        subprocess.Popen([sys.executable, script, tmp_path, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    errors = [rank.communicate()[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
-    alone, both = torch.load(tmp_path / "alone.pt"), torch.load(tmp_path / "both.pt")
-    for key, gradient in alone.items():
-        torch.testing.assert_close(both[key], gradient, rtol=1e-4, atol=1e-6)

@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from pipeline.files import write_json
 from pipeline.folder import StudyFolder
+from pipeline.labels import sources
 from pipeline.plan import make_plan, plan_json
 from pipeline.scans.identity import Identity, read_crosswalk
 from pipeline.scans.inventory import Place, take_stock
@@ -188,14 +189,14 @@ def test_a_file_that_changes_after_index_is_refused_until_index_sees_it(tmp_path
         save_nifti(tmp_path / f"data/{number}.nii.gz", number)
     where, changing = planned(tmp_path, tmp_path / "data"), tmp_path / "data/1.nii.gz"
     index.run(where.root)
-    read = preprocess.read_source
+    read = sources.read_source
     if when == "before it is read":
         save_nifti(changing, 77)
     elif when == "gone":
         changing.unlink()
     else:
         monkeypatch.setattr(
-            preprocess,
+            sources,
             "read_source",
             lambda kind, paths, **limits: (read(kind, paths, **limits), save_nifti(tmp_path / "data/1.nii.gz", 77))[0],
         )
@@ -203,7 +204,7 @@ def test_a_file_that_changes_after_index_is_refused_until_index_sees_it(tmp_path
     refused = table(where.shard_refused("00"))
     assert refused["code"].to_list() == ["CHANGED"]
     assert len(Store(where.store).names()) == 2
-    monkeypatch.setattr(preprocess, "read_source", read)
+    monkeypatch.setattr(sources, "read_source", read)
     save_nifti(changing, 78)
     index.run(where.root)
     preprocess.run(where.root, "00")

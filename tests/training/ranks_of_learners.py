@@ -227,6 +227,8 @@ def main(folder: Path) -> None:
         for name, layouts in {"resumed whole": ("full", "none"), "resumed in parts": ("none", "full")}.items():
             found[f"{name}: stopped"] = interrupted(folder / name, ranks, shard=layouts[0])
             loops[name] = run(folder / name, ranks, judged=True, shard=layouts[1])
+        interrupted(folder / "same layout", ranks)
+        found["resumed in the same layout"] = worst(run(folder / "same layout", ranks, judged=True), loops["loop"])
         told = ranks.first(lambda: {"from": os.environ["RANK"]})
         try:
             ranks.first(lambda: read_nothing(folder))

@@ -70,6 +70,10 @@ def test_a_run_ends_with_the_weights_of_one_process_whatever_its_layout_and_a_ch
     assert difference < 1e-9, f"{name} differs by {difference}"
 
 
+def test_two_ranks_stopped_and_resumed_end_bit_for_bit_as_if_never_stopped(found):
+    assert [rank["resumed in the same layout"][1] for rank in found[0]] == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("run", ["resumed whole", "resumed in parts"])
 def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(found, run):
     assert [rank[f"{run}: stopped"] for rank in found[0]] == [[75, "step_00000002"]] * 2

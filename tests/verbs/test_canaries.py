@@ -32,8 +32,9 @@ RECIPE = {
 STUDY = {
     "sources": [{"path": "{data}/scans", "origin": "made by the test", "licence": "none needed", "four_d": "split"}],
     "shards": 1, "split": {"test": 1, "validation": 1}, "preprocess": {"crop_body": False}, "recipes": ["restoration.yaml"],
-    "tasks": ["blobs.yaml"],
+    "tasks": ["blobs.yaml", "drawn.yaml"],
 }  # fmt: skip
+DRAWN = {"segments": {"blob": ["*"]}, "kind": {"segmentation": {"classes": {1: "blob"}}}}
 TASK = {"labels": "{data}/truths", "kind": {"segmentation": {"classes": {1: "blob"}}}}
 TEXTS = (
     "PatientName", "PatientID", "IssuerOfPatientID", "OtherPatientNames", "PatientAddress", "PatientComments", "PatientTelephoneNumbers",
@@ -120,6 +121,54 @@ def plant_series(birds: Aviary, folder: Path, number: int, spoil=None):
             spoil(ds, place)
         pydicom.dcmwrite(folder / f"{birds.text('file of a series')}.{place}", ds, enforce_file_format=True)
     birds["CNRYQJXWTYPE"] = "ImageType"
+
+
+def plant_labels(birds: Aviary, folder: Path, broken=False):
+    """A segmentation of a series, or a structure set that is of another patient, with canaries in names of structures and in free text."""
+    slices = [pydicom.dcmread(path) for path in sorted((path for path in folder.iterdir()), key=lambda path: int(path.suffix[1:]))]
+    seg, rtstruct = Dataset(), Dataset()
+    for ds, sop_class in ((seg, "1.2.840.10008.5.1.4.1.1.66.4"), (rtstruct, "1.2.840.10008.5.1.4.1.1.481.3")):
+        for word in ("PatientID", "IssuerOfPatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"):
+            setattr(ds, word, slices[0][word].value)
+        ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID = sop_class, birds.uid("UID of labels"), birds.uid("series UID of labels")
+        ds.SeriesDescription, ds.ContentCreatorName = birds.text("description of labels"), birds.text("creator of labels")
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, sop_class
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    cited, segment, own, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    cited.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    segment.SegmentNumber, segment.SegmentLabel = 1, birds.text("segment label")
+    segment.SegmentDescription, segment.TrackingID = birds.text("segment description"), birds.text("tracking id")
+    seg.SegmentSequence, seg.ReferencedSeriesSequence, seg.SegmentationType = [segment], [cited], "BINARY"
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence, own.PlanePositionSequence = [Dataset()], [Dataset()], [Dataset()]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = slices[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence[0].PixelSpacing, shared.PixelMeasuresSequence[0].SpacingBetweenSlices = slices[0].PixelSpacing, 2.0
+    own.PlanePositionSequence[0].ImagePositionPatient = slices[4].ImagePositionPatient
+    own.SegmentIdentificationSequence = [Dataset()]
+    own.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 1
+    seg.SharedFunctionalGroupsSequence, seg.PerFrameFunctionalGroupsSequence, seg.NumberOfFrames = [shared], [own], 1
+    seg.Rows, seg.Columns, seg.BitsAllocated, seg.BitsStored, seg.HighBit, seg.PixelRepresentation = (
+        slices[0].Rows,
+        slices[0].Columns,
+        1,
+        1,
+        0,
+        0,
+    )
+    seg.SamplesPerPixel, seg.PhotometricInterpretation = 1, "MONOCHROME2"
+    seg.PixelData = np.packbits(np.arange(seg.Rows * seg.Columns) % 37 < 20, bitorder="little").tobytes()
+    seg["PixelData"].VR = "OB"
+    roi, drawn, study, frame = Dataset(), Dataset(), Dataset(), Dataset()
+    roi.ROINumber, roi.ROIName, roi.ROIDescription = 1, birds.text("name of a region"), birds.text("description of a region")
+    roi.ReferencedFrameOfReferenceUID, drawn.ReferencedROINumber, drawn.ContourSequence = slices[0].FrameOfReferenceUID, 1, [Dataset()]
+    contour = drawn.ContourSequence[0]
+    contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 3
+    contour.ContourData = ["3", "3", "4", "12", "3", "4", "3", "12", "4"]
+    study.RTReferencedSeriesSequence, frame.FrameOfReferenceUID = [cited], slices[0].FrameOfReferenceUID
+    frame.RTReferencedStudySequence, rtstruct.ReferencedFrameOfReferenceSequence = [study], [frame]
+    rtstruct.StructureSetLabel, rtstruct.PatientID = birds.text("label of a structure set"), birds.text("another patient")
+    rtstruct.StructureSetROISequence, rtstruct.ROIContourSequence = [roi], [drawn]
+    pydicom.dcmwrite(folder.parent / f"{birds.text('file of labels')}.dcm", rtstruct if broken else seg, enforce_file_format=True)
 
 
 def plant_nifti(birds: Aviary, path: Path, voxels):
@@ -227,9 +276,14 @@ def test_no_canary_leaves_the_private_folder(tmp_path, monkeypatch, capfd):
     birds, data, out = Aviary(), tmp_path / "data", tmp_path / "converted"
     plant_series(birds, data / "scans" / birds.text("folder of a series"), 1)
     plant_series(birds, data / "scans" / birds.text("folder of another series"), 2)
+    plant_series(birds, data / "scans" / birds.text("folder of a third series"), 5)
+    series = sorted((data / "scans").iterdir())
     plant_files(birds, data)
     plant_broken(birds, data)
-    for name, value in {"restoration": RECIPE, "blobs": TASK, "tiny": STUDY}.items():
+    for folder in series:
+        plant_labels(birds, folder)
+    plant_labels(birds, series[0], broken=True)
+    for name, value in {"restoration": RECIPE, "blobs": TASK, "drawn": DRAWN, "tiny": STUDY}.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(value))
     plan = make_plan(tmp_path / "tiny.yaml", str(data), str(tmp_path / "results"))
     where = StudyFolder(Path(plan.results))
@@ -238,8 +292,20 @@ def test_no_canary_leaves_the_private_folder(tmp_path, monkeypatch, capfd):
     said = "".join(capfd.readouterr()).encode()
 
     refused = set(pd.read_csv(where.quarantine, sep="\t")["code"])
-    assert {"MISSING_SLICE", "DECODER", "TRUNCATED", "LINK", "CORRUPT", "EMPTY", "DATASET_JSON", "LABELS_WITHOUT_IMAGE"} <= refused
-    assert len(pd.read_parquet(where.manifest)) == 9
+    assert {
+        "MISSING_SLICE",
+        "DECODER",
+        "TRUNCATED",
+        "LINK",
+        "CORRUPT",
+        "EMPTY",
+        "DATASET_JSON",
+        "LABELS_WITHOUT_IMAGE",
+        "LABELS_PATIENT",
+    } <= refused
+    manifest = pd.read_parquet(where.manifest)
+    assert len(manifest) == 10
+    assert sum('"drawn": [0, 1]' in labels for labels in manifest["labels"]) == 3
     assert (where.root / "mlflow.db").stat().st_size > 0
 
     assert len(set(birds.values())) >= 120

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "campaigns"))
 from store_kills import SHARD, at_write, copied, finish, full_disk, in_fork, killed, make_study, tree
 
 from pipeline.folder import StudyFolder
+from pipeline.labels import sources
 from pipeline.lease import lease
 from pipeline.manifest import read_manifest
 from pipeline.scans import patience
@@ -263,17 +264,17 @@ def test_files_from_the_future_change_nothing(future, monkeypatch):
 
 
 def test_a_scan_too_large_for_a_worker_is_refused_and_the_others_go_on(indexed, fresh, monkeypatch):
-    real = preprocess.read_source
+    real = sources.read_source
     large = []
 
-    def read(kind, paths, memory_mb):
-        volume = real(kind, paths, memory_mb)
+    def read(kind, paths, *labels, memory_mb):
+        volume = real(kind, paths, *labels, memory_mb=memory_mb)
         if not large or large == [paths]:
             large[:] = [paths]
             np.ones(300 << 20, np.uint8)  # what preparing a large scan would take
         return volume
 
-    monkeypatch.setattr(preprocess, "read_source", read)
+    monkeypatch.setattr(sources, "read_source", read)
     preprocess.run(fresh, SHARD, memory_mb=200)
     refused = StudyFolder(fresh).shard_refused(SHARD).read_text().splitlines()
     assert len(refused) == 2

@@ -1,0 +1,61 @@
+"""What the headers of a sample of images say, for `init`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.cohorts._suggest import Header, Image
+from pipeline.progress import Progress
+from pipeline.scans.quarantine import Refused
+
+SAMPLE = 200
+AIR_HU = -500  # below it a NIfTI of unknown modality is taken for CT
+
+
+def evenly(items: list[Any], count: int = SAMPLE) -> list[Any]:
+    """At most ``count`` items, from the whole list."""
+    return items if len(items) <= count else [items[number * len(items) // count] for number in range(count)]
+
+
+def read_headers(images: list[Image]) -> list[Header]:
+    """Of a sample; a header that cannot be read is left to `index`, which says why. None at all is a ``ValueError``."""
+    sample, found = evenly(images), []
+    with Progress("headers", len(sample), unit="file") as progress:
+        for image in sample:
+            header = _dicom_header(image) if image.kind == "dicom" else _file_header(image, look=len(found) < 5)
+            found += [header] if header else []
+            progress.advance()
+    if not found:
+        raise ValueError(f"{sample[0].path}: this and {len(sample) - 1} other images have no readable header of a 3D scan; check the files")
+    return found
+
+
+def _dicom_header(image: Image) -> Header | None:
+    import pydicom
+
+    path = next(path for path in sorted(image.path.iterdir()) if path.is_file())
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        down, across = (float(step) for step in header.PixelSpacing)
+        between = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0)
+        shape = (int(header.Columns), int(header.Rows), int(header.get("NumberOfFrames") or image.num_files))
+        return Header(str(header.get("Modality", "")), shape, (across, down, abs(between))) if between else None
+    except Exception:  # whatever a broken header raises, it is one image less in the sample
+        return None
+
+
+def _file_header(image: Image, look: bool) -> Header | None:
+    from pipeline.scans.metaimage import read_grid as metaimage_grid
+    from pipeline.scans.nifti import count_volumes, read_grid
+    from pipeline.scans.reading import read_scan
+
+    try:
+        count = count_volumes(image.path) if image.kind == "nifti" else 1
+        grid = (read_grid(image.path, four_d=True) if image.kind == "nifti" else metaimage_grid(image.path)).canonical()[0]
+        modality = image.modality
+        if not modality and look:
+            kind = image.kind if count == 1 else f"{image.kind}:0"
+            modality = "CT" if float(read_scan(kind, [image.path]).voxels.min()) < AIR_HU else "MR"
+    except Refused:
+        return None
+    return Header(modality, grid.shape, grid.spacing_mm, count)
