@@ -16,7 +16,7 @@ class Spikes:
 
     def __init__(self, device: torch.device | str, skip: bool = False) -> None:
         self.skip, self.seen = skip, 0
-        self.losses = torch.full((WINDOW,), torch.nan, device=device)
+        self.losses = torch.full((WINDOW,), torch.nan, device=device, dtype=torch.float32)
 
     def found(self, loss: Tensor, finite: Tensor) -> Tensor:
         """0-d bool; the loss is remembered, also that of a spike, so that a level that stays becomes the usual one."""

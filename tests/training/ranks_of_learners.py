@@ -158,7 +158,7 @@ def cases() -> list[tuple[str, ...]]:
 class Crops:
     """Stands for a loader: the same crops in every step; ``before`` is called with the step's number."""
 
-    batch = BATCH
+    batch, scan_ids = BATCH, ["scan"] * BATCH
 
     def __init__(self, ranks: Ranks, before=lambda step: None) -> None:
         own = BATCH // ranks.world
@@ -167,10 +167,16 @@ class Crops:
     def region(self, first: int) -> Region:
         return part(region(), self.rows)
 
-    def batches(self, step: int, num_steps: int):
+    def batches(self, step: int, num_steps: int, *settings: float):
         for number in range(step, num_steps):
             self.before(number)
             yield self.region(number)
+
+    def scan_of(self, sample: int) -> str:
+        return f"scan{sample}"
+
+    def unread(self, samples: range) -> list:
+        return []
 
 
 def run(folder: Path, ranks: Ranks, before=lambda step: None, judged: bool = False, **training) -> dict[str, torch.Tensor]:
@@ -194,7 +200,7 @@ def interrupted(folder: Path, ranks: Ranks, **training) -> list[object]:
         run(folder, ranks, before, **training)
     except Stopped as stopped:
         ranks.barrier()
-        return [stopped.code, *sorted(path.name for path in (folder / "checkpoints").iterdir())]
+        return [stopped.code, max(path.name for path in (folder / "checkpoints").glob("step_*"))]
     return []
 
 

@@ -29,6 +29,7 @@ from pipeline.training.checkpoint import optimiser_tensors  # noqa: F401
 from pipeline.training.injection import Faults
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
+from pipeline.training.made import code_digest
 from pipeline.training.ranks import Ranks, joined  # noqa: F401
 from pipeline.training.weights import read_tensors
 from pipeline.volumes.store import Store
@@ -100,6 +101,7 @@ class Places:
 
 def make_store(root, count=10):
     """(store, rows) of small volumes."""
+    code_digest()  # once here, and not once in every fork
     store, rows = Store(Path(root) / "store"), []
     for number in range(count):
         rng, scan = np.random.default_rng(number), f"{'abcdefghij'[number]}{number:015d}"

@@ -17,6 +17,7 @@ rule pretrain:
     params:
         folder=lambda wildcards: FOLDER,
         version=VERSION,
+        resuming=RESUMING,
     log:
         f"{FOLDER}/logs/pretrain/{{run}}.log",
     benchmark:
@@ -28,7 +29,7 @@ rule pretrain:
         runtime=1440,
         gpu=GPU,
     shell:
-        "trap : TERM; {RESUMING:q} vesalius pretrain {params.folder:q} {wildcards.run:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
+        "trap : TERM; {params.resuming:q} vesalius pretrain {params.folder:q} {wildcards.run:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
 
 
 rule embed:

@@ -12,6 +12,7 @@ rule finetune:
     params:
         folder=lambda wildcards: FOLDER,
         version=VERSION,
+        resuming=RESUMING,
         settings=lambda wildcards: json.dumps(
             [PLAN["study"]["finetune"], PLAN["study"]["initialisations"].get(TRANSFERS[wildcards.transfer]["initialisation"])], sort_keys=True
         ),
@@ -25,7 +26,7 @@ rule finetune:
         runtime=1440,
         gpu=GPU,
     shell:
-        "trap : TERM; {RESUMING:q} vesalius finetune {params.folder:q} {wildcards.transfer:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
+        "trap : TERM; {params.resuming:q} vesalius finetune {params.folder:q} {wildcards.transfer:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
 
 
 rule verdict:
