@@ -17,7 +17,7 @@ MIN_RANGE = 32  # from the least to the greatest: background is equal in unrelat
 NEAR = [(i, j) for i in range(-1, 2) for j in range(-1, 2)]
 FAR = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if (i, j) not in NEAR]
 AT_ONCE = 1 << 15  # patches that are hashed at once
-_CENTRE, _CROSS, _SPREAD, _FLOAT = np.uint16(40503), np.uint16(30011), np.uint16(52711), np.uint32(0x9E3779B1)
+_CENTRE, _SPREAD, _FLOAT = np.uint16(40503), np.uint16(52711), np.uint32(0x9E3779B1)
 
 
 class Sketch:
@@ -80,7 +80,6 @@ def _crosses(flat: np.ndarray, width: int) -> np.ndarray:
     cross = flat[: -2 * width] + flat[2 * width :]
     cross += flat[width - 1 : -width - 1]
     cross += flat[width + 1 : len(flat) - width + 1]
-    cross *= _CROSS
     cross += flat[inner] * _CENTRE
     cross ^= cross >> np.uint16(7)
     cross *= _SPREAD
