@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from anatomy.grid import Grid
 from pipeline.scans import dicom
@@ -32,14 +33,13 @@ def take_stock(
     places: Sequence[Place], identity: Identity, channels: Sequence[str] = (), tick: Callable[[], None] | None = None
 ) -> Inventory:
     """Walks the places in order; a file that two of them hold belongs to the first. ``tick`` is called once a file."""
-    found, seen = Inventory(), set()
-    for place in places:
+    found = Inventory()
+    for number, place in enumerate(places):
         slices: list[tuple[File, dicom.Slice]] = []
+        same: dict[Any, Any] = {}
         layouts = Layouts("", ()) if place.task else read_layouts(place.path, channels)
-        for item in _new(place, seen):
-            file = File(
-                identity("file", place.anchor, item.relative), item.path, item.relative, place, "not_image", item.code, kind=item.kind
-            )
+        for item in _new(place, places[:number]):
+            file = File(identity("file", place.anchor, item.relative), item.relative, place, "not_image", item.code, kind=item.kind)
             if tick is not None:
                 tick()
             if item.code is not None:
@@ -47,7 +47,7 @@ def take_stock(
             elif place.task:
                 found.files.append(replace(file, status="companion" if item.kind in ("nifti", "metaimage") else "not_image"))
             elif item.kind == "dicom":
-                _take_slice(file, slices, found)
+                _take_slice(file, slices, same, found)
             elif item.kind in ("nifti", "metaimage"):
                 _take_volume(file, identity, channels, layouts.of(file.path), found)
             elif os.path.abspath(file.path) in layouts.broken:
@@ -60,11 +60,11 @@ def take_stock(
     return found
 
 
-def _new(place: Place, seen: set[Path]) -> Iterator[Found]:
+def _new(place: Place, before: Sequence[Place]) -> Iterator[Found]:
+    """What lies in no place before."""
+    taken = tuple(os.path.join(os.path.abspath(other.path), "") for other in before)
     for item in walk(place.path):
-        path = item.path.absolute()
-        if path not in seen:
-            seen.add(path)
+        if not taken or not os.path.abspath(item.path).startswith(taken):
             yield item
 
 
@@ -72,10 +72,11 @@ def _missing(layouts: Layouts, place: Place, identity: Identity) -> Iterator[Fil
     """What a dataset's JSON names and what is not there."""
     for name in layouts.missing:
         relative = os.path.relpath(name, place.path)
-        yield File(identity("file", place.anchor, relative), Path(name), relative, place, "quarantined", Code.MISSING_FILE)
+        yield File(identity("file", place.anchor, relative), relative, place, "quarantined", Code.MISSING_FILE)
 
 
-def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inventory) -> None:
+def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], same: dict[Any, Any], found: Inventory) -> None:
+    """``same`` holds what slices of a series have in common once for all of them: half of the memory."""
     try:
         header = patiently(dicom.read_header, file.path)
     except Refused as refused:
@@ -84,7 +85,8 @@ def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inven
     if header is None:
         found.files.append(replace(file, status="companion"))
     else:
-        slices.append((file, header))
+        key, traits, orientation = (same.setdefault(value, value) for value in (header.key, header.traits, header.orientation))
+        slices.append((file, replace(header, key=key, traits=traits, orientation=orientation)))
 
 
 def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, found: Inventory) -> None:
@@ -103,13 +105,13 @@ def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, fou
         for kind, volume in volumes:
             scan_id = identity("scan", *(str(part) for part in volume.first.key))
             try:
-                scans.append(_series_scan(kind, volume, own, scan_id, identity))
+                scans.append(_series_scan(kind, volume, own, series, scan_id, identity))
             except Refused as refused:
                 refusals.append((scan_id, refused.code))
         _account(own, scans, refusals, found)
 
 
-def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str, identity: Identity) -> Found3D:
+def _series_scan(kind: str, volume: dicom.Series, own: list[File], whole: dicom.Series, scan_id: str, identity: Identity) -> Found3D:
     """Raises ``Refused`` where the slices are no regular stack."""
     grid, first = grid_of(volume.slices).canonical()[0], volume.first
     patient = first.patient.strip("\x1f ")
@@ -119,8 +121,8 @@ def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str,
     place = own[0].place
     return Found3D(
         scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, kind,
-        first.modality, place.channel or first.modality, key, tuple(file.path for file in own), grid.spacing_mm, place, grid.shape,
-        min((item.date for item in volume.slices if item.date), default=0),
+        first.modality, place.channel or first.modality, key, tuple(item.path for item in whole.slices), grid.spacing_mm, place,
+        grid.shape, min((item.date for item in volume.slices if item.date), default=0),
     )  # fmt: skip
 
 
@@ -187,9 +189,9 @@ def _attach_detached(found: Inventory) -> None:
     by_scan = {scan_id: file for file in found.files if file.status == "volume" for scan_id in file.scan_ids}
     owners = {path: by_scan[scan.scan_id] for scan in found.scans for path in scan.detached}
     for number, file in enumerate(found.files):
-        name = file.path.name.lower()
+        name = file.relative.lower()
         ending = next((ending for ending in DETACHED if name.endswith(ending)), None)
         by_name = headers.get((file.path.parent, file.path.name[: -len(ending)])) if ending else None
-        owner = owners.get(file.path, by_name)
+        owner = owners.get(file.path, by_name) if owners else by_name
         if owner is not None and file.status == "not_image":
             found.files[number] = replace(file, status=owner.status, code=owner.code, scan_id=owner.scan_id)

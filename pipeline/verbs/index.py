@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,12 +122,14 @@ def write_private(where: StudyFolder, found: Inventory) -> None:
     from pipeline.scans.identity import write_crosswalk
 
     scans = {scan.scan_id: scan for scan in found.scans}
+    own = {scan.scan_id: frozenset(map(str, scan.paths)) for scan in found.scans}
     named = [(file, scan_id) for file in found.files if file.status != "forgotten" for scan_id in file.scan_ids or ("",)]
-    write_crosswalk(where, [_crosswalk_row(file, scan_id, scans.get(scan_id)) for file, scan_id in named])
+    write_crosswalk(where, [_crosswalk_row(file, scan_id, scans.get(scan_id), own.get(scan_id, ())) for file, scan_id in named])
 
 
-def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None) -> dict[str, str]:
-    kind = "labels" if file.place.task else "scan" if scan is not None and file.path in scan.paths else "other"
+def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None, own: Collection[str]) -> dict[str, str]:
+    """``own``: the files that the scan is read from."""
+    kind = "labels" if file.place.task else "scan" if str(file.path) in own else "other"
     row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": scan_id, "task": file.place.task}
     return row | ({"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {})
 
