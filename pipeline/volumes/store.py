@@ -2,7 +2,7 @@
 
 ``store/<first two characters of scan_id>/`` holds, for each scan,
 
-- ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 32^3 in chunks of at most 128^3, a channel each;
+- ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 16 x 16 x 32 in chunks of at most 128^3, a channel each;
 - ``<scan_id>.body.b2nd``: (D, H, W) uint8, 1 inside the body;
 - ``<scan_id>.<task>.labels.b2nd``: (D, H, W) uint8;
 - ``<scan_id>.fingerprint.b2nd``: bytes by which twins are found (``volumes.fingerprint``), if the writer has them;
