@@ -66,10 +66,11 @@ class Body:
         ends = np.concatenate([np.stack([end, rows, slices], axis=1) for end in (first, last)])
         low = ends * self.factors
         high = np.minimum(low + self.factors, self.shape) - 1
-        corners = [np.where(upper, high, low) for upper in np.indices((2, 2, 2)).reshape(3, 8).T]
-        centres = grid.world(np.concatenate(corners))
-        half = np.abs(grid.affine[:3, :3]).sum(axis=1) / 2
-        return centres.min(axis=0) - half, centres.max(axis=0) + half
+        turn, origin = grid.affine[:3, :3], grid.affine[:3, 3]
+        least = [(np.where(row > 0, low, high) @ row).min() for row in turn]
+        most = [(np.where(row > 0, high, low) @ row).max() for row in turn]
+        half = np.abs(turn).sum(axis=1) / 2
+        return least + origin - half, most + origin + half
 
 
 def find_body(found: BlockMeans, modality: str = "MR") -> Body:

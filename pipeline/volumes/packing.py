@@ -6,12 +6,12 @@ import blosc2
 import numpy as np
 
 BLOCK = (16, 16, 32)  # what a crop decodes too much at its faces stays small, and a block fits into the first cache
-CHUNK = 128
+CHUNK = 64
 
 
 def packed(array: np.ndarray) -> bytes:
-    """Blocks of 16 x 16 x 32 in chunks of at most 128^3 along the last three axes; an array of fewer axes is one block. Of an array that lies in
-    memory in another order no more than a row of chunks is copied."""
+    """Blocks of 16 x 16 x 32 in chunks of at most 64^3 along the last three axes; an array of fewer axes is one block. Of an array that
+    lies in memory in another order no more than a row of chunks is copied."""
     volume = array.ndim >= 3
     chunks = tuple(min(n, CHUNK) for n in array.shape[-3:]) if volume else array.shape
     blocks = tuple(min(pair) for pair in zip(chunks, BLOCK, strict=True)) if volume else array.shape
