@@ -2,7 +2,8 @@
 
 ``store/<first two characters of scan_id>/`` holds, for each scan,
 
-- ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 32^3 in chunks of at most 128^3, a channel each;
+- ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 16 x 16 x 32 in chunks of at most 64^3 of
+  one channel;
 - ``<scan_id>.body.b2nd``: (D, H, W) uint8, 1 inside the body;
 - ``<scan_id>.<task>.labels.b2nd``: (D, H, W) uint8;
 - ``<scan_id>.fingerprint.b2nd``: bytes by which twins are found (``volumes.fingerprint``), if the writer has them;
@@ -14,6 +15,7 @@ Equal arrays give equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections import OrderedDict
@@ -207,10 +209,11 @@ class Store:
         return self._write_array(self._path(scan_id, f"{task}.labels"), labels)
 
     def _write_array(self, path: Path, array: np.ndarray) -> str:
-        write_bytes(path, packed(array))
+        data = packed(array)
+        write_bytes(path, data)
         with self._lock:
             self._arrays.pop(path, None)
-        return digest(path)
+        return hashlib.sha256(data).hexdigest()
 
     def _meta_path(self, scan_id: str) -> Path:
         return self._path(scan_id, "").with_suffix(".json")
