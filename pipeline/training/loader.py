@@ -1,8 +1,10 @@
 """From crops in a store to regions: what to read is a pure function of the step, so a resumed run reads the same.
 
-A background thread reads the next batches while the current one trains; there are no worker processes and no queues to lose.
+Background threads read the next batches while the current one trains; there are no worker processes and no queues to lose. Crops are
+decoded by C code that lets Python run on, straight into memory that batches share: pinned where a GPU takes them.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -12,8 +14,10 @@ import pandas as pd
 import torch
 
 from pipeline.step import Ids, Places, Region
+from pipeline.training.buffers import Buffers, pinned
 
 AHEAD = 2
+MOST_READERS = 8
 
 
 class Loader:
@@ -34,9 +38,13 @@ class Loader:
         ]
         self.bodies = [body_matrix(low, high) for low, high in zip(rows["body_low_mm"], rows["body_high_mm"], strict=True)]
 
+        self.buffers, self.readers = Buffers(), ThreadPoolExecutor(num_readers(), "crop")
+
     def region(self, first: int) -> Region:
         """The batch of samples first, first + 1, ...: reads the store."""
-        return self._collate([self._read(first + j) for j in range(self.batch)])
+        voxels = self.buffers.take((self.batch, len(self.windows[0]), *self.region_vox))
+        made = self.readers.map(self._read, [first + j for j in range(self.batch)], voxels.numpy())
+        return pinned(self._collate(list(made), voxels))
 
     def batches(self, step: int, num_steps: int) -> Iterator[Region]:
         """Regions of the steps step, step + 1, ..., num_steps - 1, read ahead."""
@@ -49,25 +57,27 @@ class Loader:
                     ahead += 1
                 yield pending.pop(0).result()
 
-    def _read(self, sample: int) -> dict[str, Any]:
+    def _read(self, sample: int, out: np.ndarray) -> dict[str, Any]:
+        """One crop into ``out`` (C, *region_vox), and what is known of it."""
         crop = self.crops.draw(sample)
         row = crop.row
         scale = np.asarray(crop.read_vox, dtype=np.float64) / np.asarray(self.size_vox)
         read = np.maximum(1, np.round(np.asarray(self.region_vox) * scale)).astype(int)
         low = np.asarray(crop.centre_vox) - read // 2
-        voxels = self.store.crop(self.scan_ids[row], tuple(int(n) for n in low), tuple(int(n) for n in read))
+        fits = tuple(read) == self.region_vox
+        voxels = self.store.crop(self.scan_ids[row], low.tolist(), read.tolist(), out=out if fits else None)
         affine = self.affines[row].copy()
         affine[:3, 3] += affine[:3, :3] @ low
         inside = np.stack([np.clip(-low, 0, read), np.clip(np.asarray(self.shapes[row]) - low, 0, read)], -1)
-        if tuple(read) != self.region_vox:
-            voxels, affine, inside = resized(voxels, affine, inside, self.region_vox)
-        return {"voxels": voxels, "affine": affine, "inside": inside, "row": row, "sample": sample, "words": crop.words}
+        if not fits:
+            out[...], affine, inside = resized(voxels, affine, inside, self.region_vox)
+        return {"affine": affine, "inside": inside, "row": row, "sample": sample, "words": crop.words}
 
-    def _collate(self, items: list[dict[str, Any]]) -> Region:
+    def _collate(self, items: list[dict[str, Any]], voxels: torch.Tensor) -> Region:
         rows = [item["row"] for item in items]
         ids = Ids(_long([item["sample"] for item in items]), _long(rows), _long([self.clusters[row] for row in rows]))
         return Region(
-            voxels=torch.from_numpy(np.stack([item["voxels"] for item in items])),
+            voxels=voxels,
             window=torch.from_numpy(np.stack([self.windows[row] for row in rows]).astype(np.float32)),
             affine=torch.from_numpy(np.stack([item["affine"] for item in items])),
             body=torch.from_numpy(np.stack([self.bodies[row] for row in rows])),
@@ -76,6 +86,11 @@ class Loader:
             places=_places([item["words"] for item in items]),
             size_vox=self.size_vox,
         )
+
+
+def num_readers() -> int:
+    """Threads that read: one on a CPU, which has its steps to compute; with a GPU as many as the process may use, but for its own."""
+    return max(1, min(MOST_READERS, len(os.sched_getaffinity(0)) - 1)) if torch.cuda.is_available() else 1
 
 
 def body_matrix(low_mm: Any, high_mm: Any) -> np.ndarray:
