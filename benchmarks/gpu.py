@@ -69,7 +69,11 @@ class Driver:
         environment = os.environ | {"QUIET": str(self.quiet), "OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
         extra = ["--rehearsal"] if arguments.rehearsal else []
         process = subprocess.Popen([*command, *extra], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        return process, time.monotonic() + limit_s * (5 if arguments.device == "cpu" else 0.6 if arguments.rehearsal else 1), time.monotonic()
+        return (
+            process,
+            time.monotonic() + limit_s * (5 if arguments.device == "cpu" else 0.6 if arguments.rehearsal else 1),
+            time.monotonic(),
+        )
 
     def finish(self, name: str, process: subprocess.Popen, until: float, begun: float) -> None:
         try:

@@ -30,14 +30,19 @@ def network(whole: dict[str, Any]) -> str:
             how = [row["layout"], *(key for key in ("float32_norm", "tuned", "compiled") if row.get(key))]
             tflops = round(gflop * row["crops_s"] / 1e3, 1) if "crops_s" in row else None
             share = f"{tflops / peak:.1%}" if tflops and peak else None
-            lines.append([what, " ".join(how), row["batch"], row.get("ms", row.get("failed")), row.get("crops_s"), tflops, share, row.get("peak_gb")])
+            lines.append(
+                [what, " ".join(how), row["batch"], row.get("ms", row.get("failed")), row.get("crops_s"), tflops, share, row.get("peak_gb")]
+            )
     names = ["network", "how", "batch", "step ms", "crops/s", "TFLOP/s", "share of peak", "peak GB"]
     return "## Training step, bf16, 96³, crops on the device\n\n" + rows(names, lines) if lines else ""
 
 
 def views(whole: dict[str, Any]) -> str:
     found = whole.get("views", {}).get("views", {})
-    lines = [[name, v["batch"], v["ms"], v.get("graph_ms", v.get("graph_failed")), v.get("kernels"), v.get("peak_mb")] for name, v in found.items()]
+    lines = [
+        [name, v["batch"], v["ms"], v.get("graph_ms", v.get("graph_failed")), v.get("kernels"), v.get("peak_mb")]
+        for name, v in found.items()
+    ]
     return "## Views on the device\n\n" + rows(["view", "batch", "ms", "ms from a graph", "kernels", "MB"], lines) if lines else ""
 
 

@@ -35,7 +35,7 @@ def measure(run: Run) -> None:
     until = time.monotonic() + 60
     while not Path(os.environ["QUIET"]).exists() and time.monotonic() < until:
         time.sleep(0.2)
-    for what, layout, network, x, optimiser, seconds in ready:
+    for what, layout, network, x, optimiser, _ in ready:
         spent = run.milliseconds(lambda n=network, v=x, o=optimiser: step(n, v, o), 10)
         rows.append({"network": what, "layout": layout, "batch": run.batch, "ms": spent, "crops_s": round(1e3 * run.batch / spent, 1)})
         run.note({"rows": rows, "quiet": Path(os.environ["QUIET"]).exists()})

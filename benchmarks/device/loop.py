@@ -1,11 +1,13 @@
 """A real pretraining loop on the device, and where its step's time goes: waiting for the loader, views, all the rest."""
 
+import itertools
 import statistics
 import time
 
 import torch
 
 from benchmarks.device._run import RESENC, SMALL_UNET, Run, loop_of, recipe_of, study
+from pipeline.step import to_device
 
 LIMIT_S = 120
 ALONE = True
@@ -35,11 +37,9 @@ def figures(run: Run, where, kind: str, network: dict, folder) -> dict:
         torch.cuda.reset_peak_memory_stats()
     loop.run({"run": kind})
     run.wait()
-    gaps = [b - a for a, b in zip(marks[:-1], marks[1:], strict=True)][len(marks) // 4 :]
+    gaps = [b - a for a, b in itertools.pairwise(marks)][len(marks) // 4 :]
     whole_ms = statistics.median(gaps) * 1e3
     region = next(iter(loop.loader.batches(0, 1)))
-    from pipeline.step import to_device
-
     region = to_device(region, run.device)
     views_ms = run.milliseconds(lambda: loop.learner.look(region), 20)
     rest_ms = run.milliseconds(lambda: loop.learner.backward(region, progress=0.5, step=1), 10) - views_ms

@@ -21,7 +21,9 @@ def measure(run: Run) -> None:
         run.note({f"{what}_parameters": sum(p.numel() for p in network.parameters())})
         run.note({f"{what}_gflop_crop": round(flop(run, network) / 1e9, 1)})
         batches = (2,) if run.tiny else (8,) if run.rehearsal else (2, 4, 8, 16, 32)
-        variants = [("contiguous", size) for size in batches] + [("channels_last", size) for size in batches if size == 8 or not run.rehearsal]
+        variants = [("contiguous", size) for size in batches] + [
+            ("channels_last", size) for size in batches if size == 8 or not run.rehearsal
+        ]
         rows: list[dict] = []
         for layout, size in variants:
             rows.append(timed(run, mapping, layout, size))

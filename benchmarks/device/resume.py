@@ -1,5 +1,6 @@
 """A run of twelve steps, the same again, and one that is interrupted after seven and continued: final weights and optimiser as sha256."""
 
+import contextlib
 import hashlib
 import warnings
 
@@ -63,10 +64,8 @@ def broken(run: Run, kind: str, where, folder) -> str:
         return backward(*values, **named)
 
     loop.learner.backward = failing
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         loop.run({"run": "broken"})
-    except KeyboardInterrupt:
-        pass
     loop = make(run, kind, where, folder)
     loop.run({"run": "broken"})
     return digest(loop)

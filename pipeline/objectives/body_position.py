@@ -7,7 +7,7 @@ from torch import Tensor
 from pipeline.objectives._heads import Voxelwise
 from pipeline.objectives._shown import shown
 from pipeline.plugins import ObjectiveConfig
-from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch
+from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch, inverted
 
 
 class BodyPosition(Objective):
@@ -55,4 +55,4 @@ def body_coordinates(batch: ViewBatch, body: Tensor) -> Tensor:
 
 def mm_of_body(body: Tensor) -> Tensor:
     """(B, 3, 3) float32: a difference in body coordinates to one in mm."""
-    return torch.linalg.inv(body[:, :3, :3]).to(torch.float32)
+    return inverted(body[:, :3, :3]).to(torch.float32)

@@ -23,6 +23,7 @@ from pipeline.training.loader import Loader
 from pipeline.training.optimiser import make_optimiser, rate_factor, set_rate
 from pipeline.training.ranks import Ranks
 from pipeline.training.signals import Stopped, watching
+from pipeline.training.staging import on_device
 from pipeline.training.watch import Watcher
 
 MAX_SKIPS = 10
@@ -60,10 +61,10 @@ class Loop:
         num_steps = self.training.steps
         with watching() as stop, Progress(str(who.get("run", "pretrain")), num_steps, first) as progress:
             mark = time.monotonic()
-            for step, region in enumerate(self.loader.batches(first, num_steps), start=first):
+            for step, region in enumerate(on_device(self.loader.batches(first, num_steps), self.device), start=first):
                 self.seconds["wait"] += time.monotonic() - mark
                 begun = time.monotonic()
-                losses = self.step(step, to_device(region, self.device))
+                losses = self.step(step, region)
                 self.seconds["step"] += time.monotonic() - begun
                 done = step + 1
                 if done % self.training.journal_every == 0 or done == num_steps:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline import plugins
 from pipeline.keys import fold, uniform
 from pipeline.shapes import MaskBatch, VoxelsBatch
-from pipeline.step import Context, Region, ViewBatch
+from pipeline.step import Context, Region, ViewBatch, inverted
 from pipeline.views import _elastic
 from pipeline.views._boxes import box_mask, draw_boxes
 from pipeline.views._crop import along, crop_affine, crop_valid, inside_places, low_of, normalised, share
@@ -165,7 +165,7 @@ class Corrupt(BatchedView):
         if alone(valid) and self._surrounded(region):
             return valid
         low = low_of(region)
-        shift = torch.einsum("bij,bjdhw->bidhw", torch.linalg.inv(region.affine[:, :3, :3]).to(torch.float32), warp_mm)
+        shift = torch.einsum("bij,bjdhw->bidhw", inverted(region.affine[:, :3, :3]).to(torch.float32), warp_mm)
         index = [torch.arange(first, first + size, device=valid.device)[None] for first, size in zip(low, valid.shape[1:], strict=True)]
         return inside_places(region, [shift[:, axis] + along(index[axis], axis) for axis in range(3)])
 

@@ -45,7 +45,7 @@ class Bricks:
         shape = tuple(int(b) - int(a) for a, b in zip(low, high, strict=True))
         if out is None:
             out = np.empty(shape, self.dtype)
-        assert out.shape == shape and out.dtype == self.dtype and out.flags.c_contiguous
+        assert (out.shape, out.dtype, out.flags.c_contiguous) == (shape, self.dtype, True)
         with self._lock:
             if not self._handle:
                 out[...] = self._array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
