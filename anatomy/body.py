@@ -10,37 +10,85 @@ least 2 % of the volume inside. Otherwise the whole volume is the body.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
+from anatomy.blocks import BlockMeans
 from anatomy.grid import Grid
 
 AIR_HU = -500.0
 MAX_AIR = 0.1
 MIN_EDGE_AIR = 0.5
 MIN_BODY = 0.02
-COARSE_VOX = 128
 
 
-def body_mask(voxels: np.ndarray, modality: str = "MR") -> np.ndarray:
-    """voxels (D, H, W) of physical values in RAS order -> (D, H, W) bool, one filled component without the table.
+@dataclass(frozen=True)
+class Body:
+    """Which blocks of a volume are body: ``blocks`` (d, h, w) bool, each of ``factors`` voxels (fewer at the far ends of ``shape``)."""
 
-    Large volumes are thresholded at block means of at most 128 along an axis, smoothed over 3, so the outline is exact to a block.
+    blocks: np.ndarray
+    factors: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Body:
+        """A mask, voxel by voxel."""
+        return cls(mask, (1, 1, 1), mask.shape)
+
+    def mask(self) -> np.ndarray:
+        """(D, H, W) bool of the whole volume."""
+        return self.at([np.arange(n) for n in self.shape])
+
+    def at(self, index: Sequence[np.ndarray]) -> np.ndarray:
+        """(n, m, k) bool: the voxels at these indices of each axis."""
+        found = self.blocks
+        for axis, (places, factor) in enumerate(zip(index, self.factors, strict=True)):
+            found = found.take(places // factor, axis=axis)
+        return found
+
+    def box(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Lower corner and the one behind the upper, as indices of voxels; an empty body is a ``ValueError``."""
+        if not self.blocks.any():
+            raise ValueError("mask: is empty, so it has no box")
+        spans = [np.flatnonzero(self.blocks.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        low = tuple(int(span[0]) * f for span, f in zip(spans, self.factors, strict=True))
+        return low, tuple(min(n, (int(span[-1]) + 1) * f) for span, f, n in zip(spans, self.factors, self.shape, strict=True))
+
+    def box_mm(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper corner (3,) of the box around the voxels, outer faces included, in RAS+ mm along the world's axes."""
+        self.box()
+        rows, slices = np.nonzero(self.blocks.any(axis=0))
+        first = self.blocks.argmax(axis=0)[rows, slices]  # a line of blocks reaches furthest at its ends
+        last = len(self.blocks) - 1 - self.blocks[::-1].argmax(axis=0)[rows, slices]
+        ends = np.concatenate([np.stack([end, rows, slices], axis=1) for end in (first, last)])
+        low = ends * self.factors
+        high = np.minimum(low + self.factors, self.shape) - 1
+        corners = [np.where(upper, high, low) for upper in np.indices((2, 2, 2)).reshape(3, 8).T]
+        centres = grid.world(np.concatenate(corners))
+        half = np.abs(grid.affine[:3, :3]).sum(axis=1) / 2
+        return centres.min(axis=0) - half, centres.max(axis=0) + half
+
+
+def find_body(found: BlockMeans, modality: str = "MR") -> Body:
+    """Of a volume in RAS order, whose slices ``found`` has seen all: one filled component without the table, exact to a block.
+
+    The means are smoothed over 3 blocks.
     """
-    factors = tuple(-(-n // COARSE_VOX) for n in voxels.shape)
-    coarse = ndimage.uniform_filter(_block_means(voxels, factors), 3)
+    coarse = _smooth(found.means)
     low, high = np.percentile(coarse, (0.5, 99.5))
     in_hu = modality == "CT" and low < AIR_HU
     threshold = AIR_HU if in_hu else otsu(coarse)
     above = coarse > threshold
+    everything = Body(np.ones(coarse.shape, dtype=bool), found.factors, found.shape)
     if not in_hu and np.mean(coarse[~above] - low) > MAX_AIR * (high - low):
-        return np.ones(voxels.shape, dtype=bool)
+        return everything
     mask = _outline(above)
     if mask.mean() < MIN_BODY or 1.0 - _edges(mask).mean() < MIN_EDGE_AIR:
-        return np.ones(voxels.shape, dtype=bool)
-    for axis, factor in enumerate(factors):
-        mask = np.repeat(mask, factor, axis=axis) if factor > 1 else mask
-    return np.ascontiguousarray(mask[tuple(slice(0, n) for n in voxels.shape)])
+        return everything
+    return Body(mask, found.factors, found.shape)
 
 
 def otsu(voxels: np.ndarray) -> float:
@@ -60,16 +108,6 @@ def otsu(voxels: np.ndarray) -> float:
     return float(low + best**3 * (high - low))
 
 
-def body_box_mm(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper corner (3,) of the box around the mask's voxels, outer faces included, in RAS+ mm along the world's axes."""
-    if not mask.any():
-        raise ValueError("mask: is empty, so it has no box")
-    inner = mask & ~ndimage.binary_erosion(mask)
-    centres = grid.world(np.argwhere(inner))
-    half = np.abs(grid.affine[:3, :3]).sum(axis=1) / 2
-    return centres.min(axis=0) - half, centres.max(axis=0) + half
-
-
 def to_body(world_mm: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray) -> np.ndarray:
     """(..., 3) RAS+ mm -> (..., 3) body coordinates: 0 at the lower corner of the body's box, 1 at the upper one."""
     low, high = np.asarray(low_mm, dtype=np.float64), np.asarray(high_mm, dtype=np.float64)
@@ -82,26 +120,47 @@ def from_body(body: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray) -> np.n
     return low + np.asarray(body, dtype=np.float64) * (high - low)
 
 
-def _block_means(voxels: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
-    if max(factors) == 1:
-        return voxels.astype(np.float32)
-    padded = np.pad(voxels, [(0, -n % f) for n, f in zip(voxels.shape, factors, strict=True)], mode="edge")
-    split = [part for n, f in zip(padded.shape, factors, strict=True) for part in (n // f, f)]
-    return padded.reshape(split).mean(axis=(1, 3, 5), dtype=np.float32)
-
-
 def _outline(above: np.ndarray) -> np.ndarray:
     """The largest component after an opening (which cuts the table and noise off), filled in 3D and in each axial slice."""
-    opened = ndimage.binary_opening(above)
+    opened = _grown(~_grown(~above, True))
     labels, count = ndimage.label(opened if opened.any() else above)
     if count == 0:
         return above
     largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    grown = ndimage.binary_dilation(largest) & above | largest
-    filled = ndimage.binary_fill_holes(grown)
-    for z in range(filled.shape[2]):
-        filled[:, :, z] = ndimage.binary_fill_holes(filled[:, :, z])
-    return filled
+    grown = _grown(largest) & above | largest
+    return _filled(_filled(grown, in_slices=False), in_slices=True)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Means over 3 along each axis; at a face its own values go on."""
+    for axis in range(3):
+        lines = np.moveaxis(np.pad(values, [(int(a == axis),) * 2 for a in range(3)], mode="edge"), axis, 0)
+        values = np.moveaxis((lines[:-2] + lines[1:-1] + lines[2:]) / np.float32(3), 0, axis)
+    return np.ascontiguousarray(values)
+
+
+def _grown(mask: np.ndarray, outside: bool = False) -> np.ndarray:
+    """With the neighbours across each face; ``outside``: whether what lies beyond the volume is set."""
+    padded = np.pad(mask, 1, constant_values=outside)
+    inner = (slice(1, -1),) * 3
+    out = padded[inner].copy()
+    for axis in range(3):
+        for part in (slice(None, -2), slice(2, None)):
+            out |= padded[(*inner[:axis], part, *inner[axis + 1 :])]
+    return out
+
+
+def _filled(mask: np.ndarray, in_slices: bool) -> np.ndarray:
+    """With all of its outside filled that does not reach a face of the volume (or the rim of its own axial slice)."""
+    neighbours = ndimage.generate_binary_structure(3, 1)
+    neighbours[:, :, [0, 2]] &= not in_slices
+    outside, count = ndimage.label(~mask, neighbours)
+    reaches = np.zeros(count + 1, dtype=bool)
+    for axis in range(2 if in_slices else 3):
+        for end in (0, -1):
+            reaches[outside.take(end, axis=axis)] = True
+    reaches[0] = False  # the mask itself
+    return ~reaches[outside]
 
 
 def _edges(mask: np.ndarray) -> np.ndarray:

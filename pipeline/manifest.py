@@ -16,9 +16,13 @@ body_low_mm     list of three: lower corner of the body's box in RAS+ mm (see ``
 body_high_mm    list of three: upper corner
 window_low      list, a channel each: stored int16 value that normalises to 0
 window_high     list, a channel each: stored int16 value that normalises to 1
-slope, inter    stored int16 * slope + inter = physical value (HU for CT)
+slope, inter    stored int16 * slope + inter = physical value (HU for CT); but for CT, window_low and window_high so become the two
+                percentiles of the body
+foreground_mean list, a channel each: mean of the body in physical values; no number for CT, whose values mean something by themselves
+foreground_std  list, a channel each: their standard deviation
 digest          sha256 of the canonical voxels, without spacing
 day             days since the subject's first exam, where dates are known (DICOM), else empty; never a date
+flags           codes of what is odd about the scan, which is right all the same, with spaces between (``scans.flags``); mostly empty
 split           train, validation or test
 labels          JSON mapping: task name -> list of label values present
 origin          where it came from, in words fit to be published
@@ -40,8 +44,8 @@ from pipeline.files import write_table
 
 COLUMNS = (
     "scan_id", "exam_id", "subject_id", "cluster_id", "channels", "modality", "spacing_mm", "shape", "affine",
-    "body_low_mm", "body_high_mm", "window_low", "window_high", "slope", "inter", "digest", "day", "split", "labels",
-    "origin", "licence", "twin_of",
+    "body_low_mm", "body_high_mm", "window_low", "window_high", "slope", "inter", "foreground_mean", "foreground_std",
+    "digest", "day", "flags", "split", "labels", "origin", "licence", "twin_of",
 )  # fmt: skip
 SPLITS = ("train", "validation", "test")
 
@@ -52,8 +56,7 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"{path}: no manifest there; run `vesalius split` (or snakemake) first")
     frame = pd.read_parquet(path)
-    if "day" not in frame:  # as split wrote it before days were known
-        frame["day"] = pd.array([pd.NA] * len(frame), dtype="Int64")
+    frame = _completed(frame)
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise ValueError(f"{path}: lacks the columns {', '.join(missing)}; run `vesalius split` again")
@@ -62,10 +65,20 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
 
 def write_manifest(frame: pd.DataFrame, path: Path | str) -> None:
     """Writes rows sorted by scan id, columns in the documented order."""
-    if "day" not in frame:
-        frame = frame.assign(day=pd.array([pd.NA] * len(frame), dtype="Int64"))
-    ordered = frame.loc[:, list(COLUMNS)].sort_values("scan_id", ignore_index=True)
+    ordered = _completed(frame).loc[:, list(COLUMNS)].sort_values("scan_id", ignore_index=True)
     write_table(path, lambda temporary: ordered.to_parquet(temporary, index=False))
+
+
+def _completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """With the columns that earlier versions did not write."""
+    unknown = [np.full(len(low), np.nan) for low in frame["window_low"]] if "window_low" in frame else None
+    later = {
+        "day": pd.array([pd.NA] * len(frame), dtype="Int64"),
+        "flags": "",
+        "foreground_mean": unknown,
+        "foreground_std": unknown,
+    }
+    return frame.assign(**{column: value for column, value in later.items() if column not in frame})
 
 
 def manifest_digest(frame: pd.DataFrame) -> str:

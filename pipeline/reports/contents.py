@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.files import read_json
 from pipeline.folder import StudyFolder
 from pipeline.plan import Plan
+from pipeline.scans.flags import FLAGS, Flag
 from pipeline.tracking.journal import read_journal
 
 LEXICON_ROWS = {
@@ -38,6 +39,7 @@ def data_section(manifest: pd.DataFrame) -> dict[str, Any]:
         rows.append({
             "origin": origin, "licence": licence, "modality": modality, "scans": len(group), "subjects": group["subject_id"].nunique(),
             "spacing": _range(spacing, "{:.3g}"), "shape": _range(shape, "{:.0f}"), "twins": int((group["twin_of"].fillna("") != "").sum()),
+            "flags": ", ".join(f"{flag}: {number}" for flag, number in _flags(group).items()),
         })  # fmt: skip
     splits = {split: manifest[manifest["split"] == split] for split in ("train", "validation", "test")}
     return {
@@ -45,6 +47,7 @@ def data_section(manifest: pd.DataFrame) -> dict[str, Any]:
         "splits": [
             {"split": s, "scans": len(g), "clusters": g["cluster_id"].nunique(), "labelled": _labelled(g)} for s, g in splits.items()
         ],
+        "flags": [{"flag": flag, "meaning": FLAGS[Flag(flag)]} for flag in _flags(manifest)],
         "num_scans": len(manifest),
         "num_subjects": manifest["subject_id"].nunique(),
     }
@@ -109,6 +112,11 @@ def lexicon_figures(plan: Plan, where: StudyFolder) -> list[dict[str, Any]]:
         if path.exists():
             found.append({"lexicon": item.lexicon, **read_json(path)})
     return found
+
+
+def _flags(group: pd.DataFrame) -> dict[str, int]:
+    """How many scans carry each flag."""
+    return dict(sorted(Counter(flag for flags in group["flags"] for flag in flags.split()).items()))
 
 
 def _labelled(group: pd.DataFrame) -> int:

@@ -45,12 +45,9 @@ def _points(name: str, item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(task: str, name: str, item: dict[str, Any]) -> dict[str, Any]:
-    """One line of a table; ``tone`` colours only what an interval supports."""
-    compared = item.get("diff_mean") is not None
-    sure = compared and (item["ci_low"] > 0 or item["ci_high"] < 0)
+    """One line of a table; ``tone`` colours only what test and interval support."""
+    compared, sure = item.get("diff_mean") is not None, item.get("significant")
     planned_p = item.get("p_holm")
-    if planned_p is not None:
-        sure = planned_p <= 0.05
     return {
         "task": task, "initialisation": name, "num_labels": item["num_labels"],
         "num_seeds": item["num_seeds"], "num_cases": item["num_cases"],

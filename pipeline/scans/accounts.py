@@ -10,7 +10,7 @@ from pipeline.files import replacing, write_if_changed
 from pipeline.folder import StudyFolder
 from pipeline.scans.quarantine import COLUMNS
 
-INVENTORY = ("file_id", "status", "code", "scan_id", "kind", "modality", "origin", "licence")
+INVENTORY = ("file_id", "status", "code", "flags", "scan_id", "kind", "modality", "origin", "licence")
 Row = dict[str, str]
 
 
@@ -20,6 +20,7 @@ def read_accounts(where: StudyFolder) -> tuple[list[Row], list[Row]]:
     by_index = {(row["file_id"], row["scan_id"]) for row in refused}
     files = _read(where.inventory)
     for row in files:
+        row.setdefault("flags", "")  # as `index` wrote it before there were any
         if row["status"] == "quarantined" and (row["file_id"], row["scan_id"]) not in by_index:
             row |= {"status": "volume", "code": ""}
     return files, refused

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.scans.days import date_of
 from pipeline.scans.elements import read_elements
+from pipeline.scans.geometry import MAX_POSITION_MM, MAX_SPACING_MM
 from pipeline.scans.grouping import group
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.slices import Series, Slice
@@ -28,8 +29,6 @@ NO_PLACE = {
     "SURFACE_RENDER", "CURVED_MPR", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO",
 }  # fmt: skip
 MAX_SIDE = 4096
-MAX_POSITION_MM = 1e5
-MAX_SPACING_MM = 100.0
 
 
 def read_header(path: Path) -> Slice | None:
@@ -46,18 +45,22 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
         raise Refused(Code.SOP_CLASS)
     _check_kind(values)
     enhanced = sop_class in ENHANCED
+    mosaic = not enhanced and "MOSAIC" in {word.upper() for word in values.get("ImageType", ())}  # enhanced objects only keep the word
+    if mosaic and sop_class != MR:
+        raise Refused(Code.MOSAIC)
     shape = (values.get("Rows", 0), values.get("Columns", 0))
     if min(shape) < 1 or max(shape) > MAX_SIDE:
         raise Refused(Code.TOO_LARGE if max(shape) > MAX_SIDE else Code.BAD_HEADER)
     series, instance = sys.intern(values.get("SeriesInstanceUID", "")), values.get("SOPInstanceUID", "")
-    if not series:
+    if not series or (mosaic and not instance):
         raise Refused(Code.BAD_HEADER)
-    key = (series, shape, values.get("ImageType", ())[:3], values.get("DiffusionBValue", ""), instance if enhanced else "")
+    key = (series, shape, values.get("ImageType", ())[:3], values.get("DiffusionBValue", ""), instance if enhanced or mosaic else "")
     return Slice(
         path, CLASSES[sop_class], series, sys.intern(values.get("StudyInstanceUID", "")),
         sys.intern(f"{values.get('PatientID', '')}\x1f{values.get('IssuerOfPatientID', '')}"), instance, key,
         None if enhanced else _position(values), () if enhanced else _orientation(values), (0.0, 0.0) if enhanced else _spacing(values),
-        shape, enhanced, _traits(values), _clocks(values), date=date_of(values),
+        shape, enhanced, mosaic, _traits(values), _clocks(values), date=date_of(values),
+        acquired=int(_number(values, "ImagesInAcquisition") or 0), inverted=values.get("PhotometricInterpretation") == "MONOCHROME1",
     )  # fmt: skip
 
 
@@ -65,8 +68,6 @@ def _check_kind(values: dict[str, Any]) -> None:
     image_type = {word.upper() for word in values.get("ImageType", ())}
     if (image_type | {values.get("VolumeBasedCalculationTechnique", "").upper()}) & NO_PLACE:
         raise Refused(Code.NOT_ORIGINAL)
-    if "MOSAIC" in image_type:
-        raise Refused(Code.MOSAIC)
     if values.get("BurnedInAnnotation", "NO").upper() == "YES":
         raise Refused(Code.BURNED_IN)
     if values.get("SamplesPerPixel", 1) != 1 or not values.get("PhotometricInterpretation", "MONOCHROME2").startswith("MONOCHROME"):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.scans import objects
-from pipeline.scans.geometry import Plane
+from pipeline.scans.geometry import MAX_POSITION_MM, MAX_SPACING_MM, Plane
 from pipeline.scans.grouping import group
+from pipeline.scans.mosaic import tiles_of
 from pipeline.scans.pixels import Image, coding_of
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.slices import Series, Slice
@@ -31,15 +32,16 @@ TRAITS = (
     ("MRModifierSequence", "InversionTimes"), ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"), ("FrameContentSequence", "FrameAcquisitionNumber"),
 )  # fmt: skip
-MAX_POSITION_MM = 1e5
 
 
 def unfolded(series: Series) -> list[tuple[str, Series]]:
     """(kind, slices) of each volume of a series: ``dicom``; of an object with several volumes ``dicom:0``, ``dicom:1``, ..., in an order
     that depends on the object alone. Raises ``Refused``."""
-    if not series.first.enhanced:
-        return [("dicom", series)]
     first = series.first
+    if first.mosaic:
+        return [("dicom", Series(tiles_of(first)))]
+    if not first.enhanced:
+        return [("dicom", series)]
     try:
         found = group(_frames(objects.read_object(first.path, pixels=False), first))
     except Refused:
@@ -106,7 +108,7 @@ def _clocks(own: Any, shared: Any) -> tuple[float | None, ...]:
 
 
 def _plane(own: Any, shared: Any) -> Plane:
-    from pipeline.scans.dicom import MAX_SPACING_MM, is_orientation
+    from pipeline.scans.dicom import is_orientation
 
     position = _numbers(_functional(own, shared, "PlanePositionSequence", "ImagePositionPatient"), 3)
     orientation = _numbers(_functional(own, shared, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)

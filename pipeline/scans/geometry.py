@@ -11,6 +11,8 @@ from pipeline.scans.quarantine import Code, Refused
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MIN_SLICES = 4
+MAX_POSITION_MM = 1e5  # of anything from a scanner's origin
+MAX_SPACING_MM = 100.0
 MAX_JITTER_MM = 0.1
 MAX_DRIFT_MM = 0.1
 MAX_TURN = 2e-4  # between direction cosines of one stack: a twentieth of a millimetre at 250 mm from the axis

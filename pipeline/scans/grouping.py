@@ -63,7 +63,7 @@ def _by_orientation(slices: list[Slice]) -> list[list[Slice]]:
 
 def _volumes(slices: list[Slice], first: int) -> list[tuple[tuple[Any, ...], list[Slice]]]:
     """(what sets it apart, slices) of each volume; the whole where nothing separates it."""
-    if slices[0].enhanced or _is_regular(slices):
+    if slices[0].is_whole or _is_regular(slices):
         return [((), slices)]
     crowded = _is_crowded(slices)
     separate: list[tuple[tuple[Any, ...], list[Slice]]] = []

@@ -6,6 +6,7 @@ Headers only are read here; voxels are checked when a scan is read whole.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from anatomy.grid import Grid
 from pipeline.scans import dicom
 from pipeline.scans.content import detached_of
+from pipeline.scans.flags import flags_of
 from pipeline.scans.frames import unfolded
 from pipeline.scans.identity import Identity
 from pipeline.scans.layouts import Layouts, Listed, read_layouts
@@ -90,6 +92,7 @@ def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inven
 def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, found: Inventory) -> None:
     """Slices by volume; a volume whose geometry is refused takes all its slices with it."""
     files = {str(header.path): file for file, header in slices}
+    num_images = Counter(series for series, _ in {(item.series, item.instance or str(item.path)) for _, item in slices})
     for series in dicom.group([header for _, header in slices]):
         own = [files[str(item.path)] for item in series.slices]
         try:
@@ -103,14 +106,16 @@ def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, fou
         for kind, volume in volumes:
             scan_id = identity("scan", *(str(part) for part in volume.first.key))
             try:
-                scans.append(_series_scan(kind, volume, own, scan_id, identity))
+                scans.append(
+                    _series_scan(kind, volume, own, scan_id, identity, 0 if series.first.is_whole else num_images[series.first.series])
+                )
             except Refused as refused:
                 refusals.append((scan_id, refused.code))
         _account(own, scans, refusals, found)
 
 
-def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str, identity: Identity) -> Found3D:
-    """Raises ``Refused`` where the slices are no regular stack."""
+def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str, identity: Identity, num_images: int) -> Found3D:
+    """Raises ``Refused`` where the slices are no regular stack. ``num_images`` as in ``flags_of``."""
     grid, first = grid_of(volume.slices).canonical()[0], volume.first
     patient = first.patient.strip("\x1f ")
     subject = first.patient if patient else f"study\x1f{first.study}"
@@ -120,7 +125,7 @@ def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str,
     return Found3D(
         scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, kind,
         first.modality, place.channel or first.modality, key, tuple(file.path for file in own), grid.spacing_mm, place, grid.shape,
-        min((item.date for item in volume.slices if item.date), default=0),
+        min((item.date for item in volume.slices if item.date), default=0), patiently(flags_of, volume.slices, num_images),
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from anatomy.grid import Grid
 from pipeline.scans.detached import beside
 from pipeline.scans.nifti_header import affine_of, check_extensions, count_of, kind_of, offset_of, parse, scaling_of, shape_of
-from pipeline.scans.payload import Allocate, Stored, check_size, fill, read_voxels, skip
+from pipeline.scans.payload import Allocate, Gunzipped, Stored, check_size, fill, read_voxels, skip
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
@@ -75,7 +74,8 @@ def _opened(path: Path) -> Any:
             begin = plain.read(2)
         if not begin:
             raise Refused(Code.EMPTY)
-        return gzip.open(path) if begin == b"\x1f\x8b" else path.open("rb")
+        stream = path.open("rb")
+        return Gunzipped(stream) if begin == b"\x1f\x8b" else stream
     except OSError:
         raise Refused(Code.UNREADABLE) from None
 
@@ -103,7 +103,7 @@ def _understood(stream: Any, path: Path, number: int | None = None) -> tuple[Any
 
 def _voxels(path: Path, stream: Any, stored: Stored, allocate: Allocate) -> np.ndarray:
     """(1, D, H, W) from a stream that stands at the first voxel."""
-    is_packed = isinstance(stream, gzip.GzipFile)
+    is_packed = isinstance(stream, Gunzipped)
     check_size(path.stat().st_size - (0 if is_packed else stream.tell()), is_packed, stored)
     return read_voxels(stream, stored, allocate)[None]
 

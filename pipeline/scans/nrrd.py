@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from anatomy.grid import Grid
 from pipeline.scans.header_text import MAX_LINES, line_of, numbers, wholes
-from pipeline.scans.payload import Allocate, Stored, check_shape, check_size, read_voxels, skip, unbzipped
+from pipeline.scans.payload import Allocate, Gunzipped, Stored, check_shape, check_size, read_voxels, skip, unbzipped
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 
@@ -28,7 +27,7 @@ TYPES = {name: kind for kind, names in KINDS.items() for name in names.split(","
 TO_RAS = {"right-anterior-superior": (1, 1), "left-anterior-superior": (-1, 1), "left-posterior-superior": (-1, -1),
           "ras": (1, 1), "las": (-1, 1), "lps": (-1, -1)}  # fmt: skip
 MM = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "\xb5m": 0.001, "\xc2\xb5m": 0.001}
-ENCODINGS = {"raw": None, "gzip": gzip.open, "gz": gzip.open, "bzip2": unbzipped, "bz2": unbzipped}
+ENCODINGS = {"raw": None, "gzip": Gunzipped, "gz": Gunzipped, "bzip2": unbzipped, "bz2": unbzipped}
 FIELDS = {
     "dimension", "type", "blocksize", "encoding", "endian", "content", "oldmin", "oldmax", "min", "max", "datafile", "lineskip", "byteskip",
     "number", "sizes", "spacings", "thicknesses", "axismins", "axismaxs", "centerings", "labels", "units", "kinds", "sampleunits", "space",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from isal import igzip_lib
 
 from pipeline.scans.quarantine import Code, Refused
 
@@ -25,6 +26,8 @@ LARGE = 1 << 28  # bytes of voxels, from which on a file that shrank more than
 MAX_RATIO = 250  # so many times is a bomb, unless its voxels are single bytes: empty masks do shrink a thousandfold
 MAX_RATIO_BYTES = 1100
 MAX_PADDING = 1 << 20
+INPUT = 1 << 16
+STEP = 1 << 18  # bytes asked of a stream at once: they stay in the cache until they are copied
 MAX_EXACT = 1 << 24  # the largest whole number up to which float32 has them all
 MAX_VALUE = 1e30
 
@@ -89,14 +92,14 @@ def fill(stream: Any, into: memoryview) -> int:
     seen = 0
     try:
         while seen < len(into):
-            count = stream.readinto(into[seen : seen + (1 << 24)])
+            count = stream.readinto(into[seen : seen + STEP])
             if not count:
                 break
             seen += count
         return seen
     except EOFError:
         raise Refused(Code.TRUNCATED) from None
-    except zlib.error:
+    except (zlib.error, igzip_lib.error):
         raise Refused(Code.CORRUPT) from None
     except OSError as error:  # gzip and bz2 raise it without a number for what is wrong with the bytes
         raise Refused(Code.CORRUPT if error.errno is None else Code.UNREADABLE) from None
@@ -159,6 +162,49 @@ class Inflated(io.RawIOBase):
         if any(rest) or len(rest) >= MAX_PADDING:
             raise gzip.BadGzipFile
         return 0
+
+
+class Gunzipped(io.RawIOBase):
+    """What the members of a gzip file hold, one after the other; length and checksum of each are verified. Between and behind them only
+    zeros may stand. ISA-L inflates, twice as fast as zlib. Closing it closes ``source``."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self.source, self.engine, self.ahead, self.members = source, None, b"", 0
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.source.close()
+        super().close()
+
+    def readinto(self, into: Any) -> int:
+        while self.engine is not None or self._begin():
+            if not self.ahead and self.engine.needs_input:
+                self.ahead = self.source.read(INPUT)
+                if not self.ahead:
+                    raise EOFError
+            data, self.ahead = self.engine.decompress(self.ahead, len(into)), b""
+            if self.engine.eof:
+                self.engine, self.ahead = None, self.engine.unused_data
+            if data:
+                into[: len(data)] = data
+                return len(data)
+        return 0
+
+    def _begin(self) -> bool:
+        """Whether another member follows."""
+        while not (start := self.ahead.lstrip(b"\0") if self.members else self.ahead):
+            self.ahead = self.source.read(INPUT)
+            if not self.ahead:
+                return False
+        self.ahead = start + (self.source.read(INPUT) if len(start) < 2 else b"")
+        if self.ahead[:2] != b"\x1f\x8b":
+            raise gzip.BadGzipFile
+        self.engine = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        self.members += 1
+        return True
 
 
 def unzipped(stream: Any) -> Inflated:

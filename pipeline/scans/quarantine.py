@@ -91,7 +91,10 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.SHIFTED_SLICES: ("Slices are shifted sideways against each other.", "Nothing to do; such a series is no regular grid."),
     Code.MIXED_SHAPE: ("Slices differ in size or coding.", "Separate them into series of their own."),
     Code.MULTI_FRAME: ("The multi-frame object does not say where each of its frames lies.", "Convert it to single-frame objects first."),
-    Code.MOSAIC: ("The image is a mosaic of slices.", "Export it unmosaicked, or convert it with a tool that knows the vendor."),
+    Code.MOSAIC: (
+        "The image is a mosaic of slices, and its header does not say beyond doubt which tiles they are and where they lie.",
+        "Take it from before its private elements were removed, or export it as enhanced DICOM.",
+    ),
     Code.DECODER: ("The pixel data could not be decoded.", "Copy the file again from its source."),
     Code.TIME_OUT: ("Reading took longer than the limit allows.", "Look at the file; it may be damaged on purpose."),
     Code.LINK: ("The file is a link that leads out of the folder, or to nothing.", "Put the file itself into the folder."),

@@ -15,7 +15,8 @@ from pipeline.scans.geometry import Plane
 class Slice:
     """``position`` and ``orientation`` are in DICOM's LPS millimetres. ``key`` names the volume; ``traits`` are what may separate volumes
     that share a key; ``clocks`` are instance number, acquisition time in s and trigger time in ms, None where unknown. ``frame`` is the
-    place of its pixels in a multi-frame object; ``date`` is that of the exam as an ordinal, 0 where unknown."""
+    place of its pixels in a multi-frame object or a mosaic; ``date`` is that of the exam as an ordinal, 0 where unknown;
+    ``acquired`` is how many images the acquisition had, 0 where unknown; ``inverted``: to be shown so (MONOCHROME1)."""
 
     path: Path
     modality: str
@@ -29,10 +30,18 @@ class Slice:
     spacing: tuple[float, float]
     shape: tuple[int, int]
     enhanced: bool = False
+    mosaic: bool = False
     traits: tuple[Any, ...] = ()
     clocks: tuple[float | None, ...] = ()
     frame: int = 0
     date: int = 0
+    acquired: int = 0
+    inverted: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file holds all of its volume."""
+        return self.enhanced or self.mosaic
 
     @property
     def plane(self) -> Plane:

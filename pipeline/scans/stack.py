@@ -16,6 +16,7 @@ from pipeline.scans.dicom import slice_of
 from pipeline.scans.elements import Elements, read_elements
 from pipeline.scans.frames import read_frames
 from pipeline.scans.geometry import LPS_TO_RAS, Plane, Stack, stack_of
+from pipeline.scans.mosaic import images_of, tiles_of
 from pipeline.scans.pixels import Image, coding_of, scale_into
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.slices import Slice
@@ -52,18 +53,26 @@ def read_stack(paths: Sequence[Path | str], allocate: Allocate = np.empty, part:
     slices = [item for item in (slice_of(path, elements.values) for path, elements in found.items()) if item is not None]
     if not slices:
         raise Refused(Code.TOO_FEW_SLICES)
-    if slices[0].enhanced:
+    if slices[0].is_whole:
         slices = _without_repeats(slices)
         if len(slices) != 1:
             raise Refused(Code.MULTI_FRAME)
-        planes, images = read_frames(slices[0], found[slices[0].path].values, part)
+        planes, images, shape = _opened(slices[0], found[slices[0].path], part)
     else:
         slices = ordered(slices)
         _check_scaling([found[item.path].values for item in slices])
         planes = [item.plane for item in slices]
         factor = suv_factor([item.path for item in slices]) if slices[0].modality == "PT" else 1.0
-        images = [_image(item, found[item.path], factor) for item in slices]
-    return _assembled(stack_of(planes), planes[0], images, slices[0].shape, allocate)
+        images, shape = [_image(item, found[item.path], factor) for item in slices], slices[0].shape
+    return _assembled(stack_of(planes), planes[0], images, shape, allocate)
+
+
+def _opened(item: Slice, elements: Elements, part: str) -> tuple[list[Plane], list[Image], tuple[int, int]]:
+    """Planes, images and their shape of a file that holds all of its volume."""
+    if not item.mosaic:
+        return *read_frames(item, elements.values, part), item.shape
+    tiles = tiles_of(item)
+    return [tile.plane for tile in tiles], images_of(_image(item, elements, 1.0), tiles, item.shape), tiles[0].shape
 
 
 def _assembled(stack: Stack, plane: Plane, images: list[Image], shape: tuple[int, int], allocate: Allocate) -> Volume:

@@ -66,6 +66,7 @@ class Found3D:
     place: Place
     shape: tuple[int, ...] = ()
     date: int = 0  # of the exam, as an ordinal; 0 where unknown. It stays in memory: see scans.days
+    flags: str = ""  # codes of ``scans.flags`` with spaces between
     detached: tuple[Path, ...] = ()  # the voxels' own file, where ``paths`` is but their header
 
 

@@ -21,6 +21,18 @@ def suv_factor(paths: Sequence[Path]) -> float:
     return factors.pop() if len(factors) == 1 else 1.0
 
 
+def is_suv(paths: Sequence[Path]) -> bool:
+    """Whether the values of a series are read as SUV: because they become so here, or are stored so (g/ml, by body weight)."""
+    headers = [read_object(path, pixels=False) for path in paths]
+    try:
+        if all(header.get("Units") == "GML" and header.get("SUVType", "BW") == "BW" for header in headers):
+            return True
+    except Exception:  # pydicom reads an element when it is asked for, and then raises what it likes
+        return False
+    factors = {_factor(header) for header in headers}
+    return len(factors) == 1 and factors != {1.0}
+
+
 def _factor(header: Any) -> float:
     try:
         if header.Units != "BQML" or "ATTN" not in header.CorrectedImage or "DECY" not in header.CorrectedImage:

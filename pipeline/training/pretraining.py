@@ -10,6 +10,7 @@ import torch
 from pipeline import __version__
 from pipeline.files import digest_of, read_json, write_json
 from pipeline.folder import StudyFolder
+from pipeline.lease import lease
 from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
@@ -19,7 +20,6 @@ from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.guard import check_manifest, check_runs
 from pipeline.training.learner import Learner
-from pipeline.training.lease import lease
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
 

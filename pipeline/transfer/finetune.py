@@ -12,12 +12,12 @@ import torch
 from pipeline import __version__
 from pipeline.files import digest, digest_of, read_json, write_json
 from pipeline.folder import StudyFolder
+from pipeline.lease import lease
 from pipeline.manifest import read_manifest
 from pipeline.plan import Plan, Transfer
 from pipeline.plugins import load, only, settings
 from pipeline.progress import Progress
 from pipeline.step import Context
-from pipeline.training.lease import lease
 from pipeline.transfer import leakage
 from pipeline.transfer.batches import Batches
 from pipeline.transfer.cells import (

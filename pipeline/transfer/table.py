@@ -14,7 +14,7 @@ from pipeline.plan import Plan, Transfer
 from pipeline.transfer import leakage
 from pipeline.transfer.labelled import labelled_scans
 from pipeline.transfer.results import read_results
-from pipeline.transfer.verdict import ALPHA, COLUMNS, TaskVerdict, correct, sentence
+from pipeline.transfer.verdict import ALPHA, COLUMNS, TaskVerdict, correct, sentence, significant
 
 
 def make_verdict(plan: Plan, where: StudyFolder) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -34,6 +34,10 @@ def make_verdict(plan: Plan, where: StudyFolder) -> tuple[pd.DataFrame, dict[str
     tasks = {task: _task(plan, where, task, manifest) for task in plan.tasks}
     planned = [item["primary"] for value in tasks.values() for item in value["initialisations"].values() if item["planned"]]
     correct(planned)
+    for value in tasks.values():
+        for item in value["initialisations"].values():
+            for figures in [*([item["primary"]] if item["primary"] else []), *item["curve"]]:
+                figures["significant"] = significant(figures)
     rows = [_row(task, name, figures, item, bool(stamped[name]))
             for task, value in tasks.items() for name, item in value["initialisations"].items()
             for figures in [*([item["primary"]] if item["primary"] else []), *item["curve"]]]  # fmt: skip

@@ -8,7 +8,10 @@ and subjects); diff_mean, ci_low, ci_high (difference to scratch at the same siz
 scratch); p_raw (sign flips over subjects); p_holm (over all planned primary rows of the study, empty elsewhere); wins, ties, losses
 (subjects); num_empty (case, class, seed without anything to overlap); pretrain_steps (with those of runs it continues, 0 from
 scratch); finetune_steps (``primary``: of one seed, all its sizes together); planned (only such rows are confirmatory);
-saw_test_subjects (a run that it starts from was shown test subjects, as the study allowed: no honest test).
+saw_test_subjects (a run that it starts from was shown test subjects, as the study allowed: no honest test); significant (p, corrected
+where planned, is at most 0.05 and the interval leaves 0 out; empty for scratch).
+
+Both are asked for because they answer unlike questions: the test holds the seeds that were run fixed, the interval draws seeds anew too.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from pipeline.transfer.statistics import Resample, detectable_difference, holm, 
 COLUMNS = (
     "task", "initialisation", "num_labels", "num_seeds", "num_cases", "dice_mean", "diff_mean", "ci_low", "ci_high", "p_raw", "p_holm",
     "wins", "ties", "losses", "num_empty", "pretrain_steps", "finetune_steps", "planned",
-    "saw_test_subjects",
+    "saw_test_subjects", "significant",
 )  # fmt: skip
 ALPHA = 0.05
 Results = Mapping[int, SizeResults]
@@ -113,14 +116,22 @@ def correct(primaries: list[dict[str, Any]]) -> None:
         figures["detectable_corrected"] = detectable_difference(figures["differences"], level) if reachable else None
 
 
+def significant(figures: Mapping[str, Any]) -> bool | None:
+    """Whether test and interval both find a difference to scratch; None where there is nothing to compare."""
+    if figures.get("diff_mean") is None:
+        return None
+    return bool(_p(figures) <= ALPHA and not _holds_zero(figures))
+
+
 def sentence(task: str, initialisation: str, figures: dict[str, Any], planned: bool, family: int) -> str:
     """What the primary figure says, in plain words."""
     sizes = ", ".join(str(number) for number in figures["sizes"])
     better = "above" if figures["diff_mean"] >= 0 else "below"
-    p = figures["p_holm"] if planned else figures["p_raw"]
-    significant = p <= ALPHA
+    p = _p(figures)
     how = f"p = {p:.3g} after Holm's correction over {family}" if planned else f"p = {p:.3g} uncorrected, exploratory"
-    words = "significant" if significant else "NOT significant"
+    words = "significant" if significant(figures) else "NOT significant"
+    if p <= ALPHA and _holds_zero(figures):
+        words += ", since it may lie in the seeds: only with the seeds that were run does the test find it"
     detectable = figures["detectable_corrected"] if planned else figures["detectable"]
     power = (
         f"A difference of {detectable:.3f} would have been found with 80 % power."
@@ -131,6 +142,15 @@ def sentence(task: str, initialisation: str, figures: dict[str, Any], planned: b
         f"{task}, {initialisation}: mean Dice over {sizes} labels is {figures['dice_mean']:.3f}, {abs(figures['diff_mean']):.3f} {better} "
         f"scratch (95 % interval {figures['ci_low']:+.3f} to {figures['ci_high']:+.3f}; {how}): {words}. {power}"
     )
+
+
+def _p(figures: Mapping[str, Any]) -> float:
+    """Corrected where the figure is planned."""
+    return float(figures["p_holm"] if figures.get("p_holm") is not None else figures["p_raw"])
+
+
+def _holds_zero(figures: Mapping[str, Any]) -> bool:
+    return bool(figures["ci_low"] <= 0 <= figures["ci_high"])
 
 
 def _over_seeds(table: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ IN may hold anything: DICOM (with or without extensions), NIfTI, NRRD, MetaImage
 
 \b
 OUT/SCAN_ID.nii.gz   each accepted volume on its own grid: values after rescale (HU for CT), sform = qform, no text in the header
-OUT/inventory.tsv    path, status, code, scan_id, file_id: a row for each file of IN. It names your files, so only you may read it (0600);
-                     the scans of a file that holds several stand in scan_id with spaces between
+OUT/inventory.tsv    path, status, code, scan_id, file_id, flags (of a scan that is odd but right): a row for each file of IN. It names your
+                     files, so only you may read it (0600); several scans of one file stand in scan_id with spaces between
 OUT/quarantine.tsv   file_id, scan_id, stage, code, reason, remedy: what was refused, without paths
 OUT/volumes.tsv      scan_id, source, sha256: what was written, so that a call that was stopped continues
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pipeline.scans.inventory import Found3D, Inventory
     from pipeline.scans.quarantine import Code
 
-PRIVATE = ("path", "status", "code", "scan_id", "file_id")
+PRIVATE = ("path", "status", "code", "scan_id", "file_id", "flags")
 PUBLIC = ("file_id", "scan_id", "stage", "code", "reason", "remedy")
 VOLUMES = ("scan_id", "source", "sha256")
 
@@ -158,9 +158,10 @@ def write_scan(out: Path, scan: Found3D) -> str:
 def account(out: Path, found: Inventory, left_out: set[str], refused: dict[str, Code]) -> Counter[str]:
     """Both tables; how many files have each status."""
     from pipeline.scans.accounts import private_rows, write_rows
+    from pipeline.scans.flags import united
     from pipeline.scans.quarantine import quarantine_row
 
-    rows, quarantine = [], []
+    rows, quarantine, flags = [], [], {scan.scan_id: scan.flags for scan in found.scans}
     for file in sorted(found.files, key=lambda item: item.relative):
         status, code = file.status, file.code
         late = {scan: refused[scan] for scan in file.scan_ids if scan in refused} if status == "volume" else {}
@@ -168,7 +169,14 @@ def account(out: Path, found: Inventory, left_out: set[str], refused: dict[str, 
             status, code = "quarantined", late[file.scan_ids[0]]
         elif status == "volume" and all(scan in left_out and not (out / f"{scan}.nii.gz").exists() for scan in file.scan_ids):
             status = "left_out"
-        values = (file.relative, status, code.value if code else "", file.scan_id, file.file_id)
+        values = (
+            file.relative,
+            status,
+            code.value if code else "",
+            file.scan_id,
+            file.file_id,
+            united(flags.get(scan, "") for scan in file.scan_ids),
+        )
         rows.append(dict(zip(PRIVATE, values, strict=True)))
         quarantine += [quarantine_row("convert", late[scan], file.file_id, scan) for scan in late]
     early = [file for file in [*found.files, *found.parts] if file.code is not None]

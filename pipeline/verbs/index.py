@@ -3,13 +3,14 @@
 Reads every header below the study's sources and labels. Writes, each only if it changed,
 
 \b
-inventory.tsv     file_id, status (volume, companion, not_image, quarantined, forgotten), code, scan_id, kind, modality, origin,
-                  licence: a row a file, without its path. scan_id has spaces between the scans of a file that holds several, which is
+inventory.tsv     file_id, status (volume, companion, not_image, quarantined, forgotten), code, flags (codes of what is odd about its
+                  scans, which are right all the same: docs/reasons.md), scan_id, kind, modality, origin, licence: a row a file,
+                  without its path. scan_id has spaces between the scans of a file that holds several, which is
                   quarantined only if all of them are; quarantine.tsv has a row for each that is refused
 quarantine.tsv    file_id, scan_id, stage, code, reason, remedy, origin, licence
 shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage; nifti:3 is volume 3 of a file), modality, channel,
                   num_files, content (digest of sizes and times of its files and labels), spacing_mm, day (since the subject's first
-                  exam, where DICOM says it), labels (names of tasks), origin, licence: a row a scan
+                  exam, where DICOM says it), labels (names of tasks), flags, origin, licence: a row a scan
 
 and the private crosswalk, which alone leads from ids to paths: crosswalk.tsv in $VESALIUS_PRIVATE (default ~/.vesalius). At last it says
 how much disk the store will need at most, and stops where there is less.
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 SHARD = (
     "scan_id", "exam_id", "subject_id", "kind", "modality", "channel", "num_files", "content", "spacing_mm", "day", "labels",
-    "origin", "licence",
+    "flags", "origin", "licence",
 )  # fmt: skip
 
 
@@ -136,6 +137,7 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
     from pipeline.plan import shard_of
     from pipeline.scans.accounts import INVENTORY, write_accounts, write_rows
     from pipeline.scans.days import days_of
+    from pipeline.scans.flags import united
     from pipeline.scans.quarantine import quarantine_row
 
     scans = {scan.scan_id: scan for scan in found.scans}
@@ -144,8 +146,9 @@ def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: dict[
         place, scan = file.place, next((scans[scan_id] for scan_id in file.scan_ids if scan_id in scans), None)
         credit = scan.place if place.task and scan is not None else place
         modality = scan.modality if scan is not None else ""
+        flags = united(scans[scan_id].flags for scan_id in file.scan_ids if scan_id in scans and not place.task)
         code = file.code.value if file.code is not None else ""
-        row = (file.file_id, file.status, code, file.scan_id, file.kind, modality, credit.origin, credit.licence)
+        row = (file.file_id, file.status, code, flags, file.scan_id, file.kind, modality, credit.origin, credit.licence)
         files.append(dict(zip(INVENTORY, row, strict=True)))
     for file in sorted([*found.files, *found.parts], key=lambda item: (item.file_id, item.scan_id)):
         if file.code is not None:
@@ -170,7 +173,7 @@ def _shard_row(scan: Found3D, labels: dict[str, Path], day: int | None) -> dict[
     spacing = json.dumps([round(value, 4) for value in scan.spacing_mm]) if scan.spacing_mm else ""
     values = (
         scan.scan_id, scan.exam_id, scan.subject_id, scan.kind, scan.modality, scan.channel, str(len(scan.paths)), content, spacing,
-        "" if day is None else str(day), json.dumps(sorted(labels)), scan.place.origin, scan.place.licence,
+        "" if day is None else str(day), json.dumps(sorted(labels)), scan.flags, scan.place.origin, scan.place.licence,
     )  # fmt: skip
     return dict(zip(SHARD, values, strict=True))
 

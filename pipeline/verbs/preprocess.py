@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 MANIFEST_COLUMNS = (
     "scan_id", "exam_id", "subject_id", "channels", "modality", "spacing_mm", "shape", "affine", "body_low_mm", "body_high_mm",
-    "window_low", "window_high", "slope", "inter", "digest", "day", "labels", "origin", "licence",
+    "window_low", "window_high", "slope", "inter", "foreground_mean", "foreground_std", "digest", "day", "flags", "labels", "origin",
+    "licence",
 )  # fmt: skip
 
 
@@ -43,8 +44,8 @@ def run(
         int | None, typer.Option(min=1, help="Memory that a worker may take for one scan; a larger scan is refused. Default: its share.")
     ] = None,
 ) -> None:
+    from pipeline.lease import lease
     from pipeline.plan import read_plan
-    from pipeline.training.lease import lease
     from pipeline.volumes.memory import physical_mb
 
     plan, where = read_plan(folder)
@@ -193,19 +194,22 @@ def write_shard(where: StudyFolder, shard: str, rows: pd.DataFrame, jobs: list[J
     import pandas as pd
 
     from pipeline.files import write_table, write_text
+    from pipeline.scans.flags import united
     from pipeline.scans.quarantine import COLUMNS
 
     credit = rows.set_index("scan_id")[["origin", "licence"]]
-    first_part = {job.scan_id: job.parts[0].scan_id for job in jobs}
+    parts = {job.scan_id: [part.scan_id for part in job.parts] for job in jobs}
     lines = ["\t".join(COLUMNS)]
     for outcome in sorted((o for o in outcomes if o.code), key=lambda o: o.scan_id):
-        origin, licence = credit.loc[first_part.get(outcome.scan_id, outcome.scan_id)]
+        origin, licence = credit.loc[parts.get(outcome.scan_id, [outcome.scan_id])[0]]
         lines.append("\t".join(("", outcome.scan_id, "preprocess", outcome.code, outcome.reason, outcome.remedy, origin, licence)))
     scans = sorted(outcome.scan_id for outcome in outcomes if not outcome.code)
     prints = pd.DataFrame({"scan_id": scans, "fingerprint": [store.fingerprint(scan).tobytes() for scan in scans]})
     manifest = pd.DataFrame([manifest_row(scan, store) for scan in scans], columns=MANIFEST_COLUMNS)
     days = dict(zip(rows["scan_id"], rows.get("day", [""] * len(rows)), strict=True))
-    manifest["day"] = pd.array([int(day) if (day := days[first_part[scan]]) else pd.NA for scan in scans], dtype="Int64")
+    flags = dict(zip(rows["scan_id"], rows.get("flags", [""] * len(rows)), strict=True))
+    manifest["flags"] = [united(flags[part] for part in parts[scan]) for scan in scans]
+    manifest["day"] = pd.array([int(day) if (day := days[parts[scan][0]]) else pd.NA for scan in scans], dtype="Int64")
     write_table(where.root / "shards" / f"{shard}.twins.parquet", lambda path: prints.to_parquet(path, index=False))
     write_text(where.shard_refused(shard), "".join(f"{line}\n" for line in lines))
     write_table(where.shard_manifest(shard), lambda path: manifest.to_parquet(path, index=False))
@@ -213,6 +217,8 @@ def write_shard(where: StudyFolder, shard: str, rows: pd.DataFrame, jobs: list[J
 
 def manifest_row(scan_id: str, store: Store) -> dict[str, Any]:
     """What the manifest says of a stored volume, but for cluster_id, split and twin_of."""
+    import numpy as np
+
     meta = store.meta(scan_id)
     values = {key: meta[key] for key in MANIFEST_COLUMNS if key in meta}
     return values | {
@@ -220,6 +226,7 @@ def manifest_row(scan_id: str, store: Store) -> dict[str, Any]:
         "channels": json.dumps(meta["channels"]),
         "modality": "+".join(dict.fromkeys(meta["modalities"])),
         "shape": meta["shape"][1:],
+        **{f"foreground_{name}": np.array([c[name] if c else np.nan for c in meta["foreground"]]) for name in ("mean", "std")},
         "labels": json.dumps(meta["label_values"], sort_keys=True),
     }
 

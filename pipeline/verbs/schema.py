@@ -36,6 +36,7 @@ def run(check: Annotated[bool, typer.Option("--check", help="Write nothing; fail
 
 def reasons() -> str:
     """The page of reason codes, in Markdown."""
+    from pipeline.scans.flags import FLAGS
     from pipeline.scans.quarantine import REASONS
 
     rows = [f"| `{code.value}` | {reason} | {remedy} |" for code, (reason, remedy) in REASONS.items()]
@@ -48,7 +49,18 @@ def reasons() -> str:
         "| code | what it means | what to do |",
         "|---|---|---|",
     ]
-    return "\n".join([*head, *rows]) + "\n"
+    flags = [
+        "",
+        "## Flags",
+        "",
+        "Codes in the column `flags` of `inventory.tsv` and of the manifest: such a scan is read and right, and you may want to know.",
+        "`pool: {select: \"flags == ''\"}` keeps them out of pretraining.",
+        "",
+        "| flag | what it means |",
+        "|---|---|",
+        *(f"| `{flag.value}` | {meaning} |" for flag, meaning in FLAGS.items()),
+    ]
+    return "\n".join([*head, *rows, *flags]) + "\n"
 
 
 def schemas() -> dict[str, dict[str, Any]]:

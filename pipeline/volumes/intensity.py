@@ -41,7 +41,7 @@ def to_stored(
         values, row = _ct(channel, window_hu) if modality == "CT" else _relative(channel[body], channel, percentiles)
         stored.append(values)
         rows.append(row)
-    return np.stack(stored), Contract(*(tuple(column) for column in zip(*rows, strict=True)))
+    return stored[0][None] if len(stored) == 1 else np.stack(stored), Contract(*(tuple(column) for column in zip(*rows, strict=True)))
 
 
 def foreground(stored: np.ndarray, body: np.ndarray, modalities: tuple[str, ...], contract: Contract) -> list[dict[str, float] | None]:

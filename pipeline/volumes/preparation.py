@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anatomy.body import body_box_mm, body_mask
+from anatomy.body import Body, find_body
 from anatomy.grid import Grid
 from pipeline.volumes.fingerprint import Fingerprint, fingerprint
 from pipeline.volumes.intensity import Contract, foreground, to_stored
-from pipeline.volumes.resample import resample, resample_labels, resample_mask, target_grid
+from pipeline.volumes.resample import nearest, resample, resample_labels, target_grid
+from pipeline.volumes.survey import survey
 from pipeline.volumes.volume import Volume
 
 MIN_VOXELS = 8001
@@ -63,15 +64,15 @@ def prepare(
     volume = volume.canonical()
     masks = {task: _label_mask(task, mask, volume.grid) for task, mask in sorted(labels.items())}
     check_information(volume)
-    body = body_mask(volume.voxels[0], modalities[0])
-    prints = fingerprint(volume, body)
-    box = body_box_mm(body, volume.grid)
+    found = survey(volume)
+    body = find_body(found.blocks, modalities[0])
+    prints = fingerprint(found, body)
     low, high = _kept(body, masks) if crop_body else ((0, 0, 0), volume.grid.shape)
     window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     native = volume.cropped(low, high)
     grid = target_grid(native.grid, spacing_mm, keep_thick)
-    stored_body = resample_mask(body[window], native.grid, grid)
-    small = resample(native, grid)
+    stored_body = body.at([index + start for index, start in zip(nearest(native.grid, grid), low, strict=True)])
+    small = resample(native, grid, np.int16 if set(modalities) == {"CT"} else np.float32)
     try:
         voxels, contract = to_stored(
             small, stored_body if stored_body.any() else np.ones(grid.shape, bool), modalities, window_hu, percentiles
@@ -80,7 +81,7 @@ def prepare(
         raise LowInformationError(str(error)) from error
     resampled = {task: resample_labels(np.ascontiguousarray(mask[window]), native.grid, grid) for task, mask in masks.items()}
     meta = {
-        **_grid_meta(grid, contract, modalities, box),
+        **_grid_meta(grid, contract, modalities, body.box_mm(volume.grid)),
         "digest": prints.digest,
         "foreground": foreground(voxels, stored_body, modalities, contract),
         "label_values": {task: np.unique(mask).tolist() for task, mask in resampled.items()},
@@ -95,11 +96,22 @@ def check_information(volume: Volume) -> None:
             f"has {' x '.join(map(str, volume.grid.shape))} voxels; at least {MIN_SLICES} slices and {MIN_VOXELS} are needed"
         )
     for channel in volume.voxels:
-        values, counts = np.unique(channel, return_counts=True)
-        if len(values) < MIN_VALUES:
-            raise LowInformationError(f"has only {len(values)} different values: it is constant, or a mask")
-        if counts.max() > MAX_EQUAL * channel.size:
-            raise LowInformationError(f"{counts.max() / channel.size:.1%} of its voxels have one value")
+        _check_values(channel)
+
+
+def _check_values(channel: np.ndarray) -> None:
+    """Slice by slice from the middle, until all is known."""
+    values, counts, seen = np.empty(0, channel.dtype), np.empty(0, np.int64), 0
+    for number in sorted(range(channel.shape[2]), key=lambda number: abs(number - channel.shape[2] // 2)):
+        more, times = np.unique(channel[:, :, number], return_counts=True)
+        seen += channel[:, :, number].size
+        values, place = np.unique(np.concatenate([values, more]), return_inverse=True)
+        counts = np.bincount(place, np.concatenate([counts, times])).astype(np.int64)
+        if len(values) >= MIN_VALUES and counts.max() + channel.size - seen <= MAX_EQUAL * channel.size:
+            return
+    if len(values) < MIN_VALUES:
+        raise LowInformationError(f"has only {len(values)} different values: it is constant, or a mask")
+    raise LowInformationError(f"{counts.max() / channel.size:.1%} of its voxels have one value")
 
 
 def _grid_meta(grid: Grid, contract: Contract, modalities: tuple[str, ...], box: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
@@ -130,14 +142,11 @@ def _label_mask(task: str, labels: Volume, grid: Grid) -> np.ndarray:
     return mask
 
 
-def _kept(body: np.ndarray, masks: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _kept(body: Body, masks: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Index box of the body and every label, with a margin: cropping never takes a label away."""
-    wanted = body.copy()
-    for mask in masks.values():
-        wanted |= mask > 0
-    spans = [np.flatnonzero(wanted.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    low = tuple(max(0, int(span[0]) - MARGIN_VOX) for span in spans)
-    return low, tuple(min(n, int(span[-1]) + 1 + MARGIN_VOX) for span, n in zip(spans, body.shape, strict=True))
+    boxes = [body.box(), *(Body.of(mask > 0).box() for mask in masks.values() if mask.any())]
+    low = tuple(max(0, min(box[0][axis] for box in boxes) - MARGIN_VOX) for axis in range(3))
+    return low, tuple(min(n, max(box[1][axis] for box in boxes) + MARGIN_VOX) for axis, n in enumerate(body.shape))
 
 
 def _rounded(values: Any) -> str:

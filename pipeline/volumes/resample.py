@@ -8,16 +8,19 @@ bytes on every machine and thread count.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
 from anatomy.grid import Grid
+from pipeline.volumes.planes import planes
 from pipeline.volumes.volume import Volume
 
 THICK = 3.0
 SAME_MM = 1e-3
+BLOCK = 16  # pictures that are laid into the volume at once: it runs across them
 Taps = tuple[np.ndarray, np.ndarray] | None
 
 
@@ -37,17 +40,26 @@ def target_grid(grid: Grid, spacing_mm: tuple[float, float, float] | Literal["na
     return grid if wanted == native else grid.resampled(wanted)
 
 
-def resample(volume: Volume, grid: Grid) -> Volume:
-    """The volume on a grid that ``target_grid`` gave for its own (same axes, another spacing); voxels come back as float32."""
+def resample(volume: Volume, grid: Grid, kind: type = np.float32) -> Volume:
+    """The volume on a grid that ``target_grid`` gave for its own (same axes, another spacing); voxels come back as float32, or rounded to
+    int16 as they come."""
     if grid is volume.grid:
         return volume
     taps = _all_taps(volume.grid, grid)
-    return Volume(np.stack([_filter(channel.astype(np.float32, copy=False), taps) for channel in volume.voxels]), grid)
+    voxels = np.empty((volume.num_channels, *grid.shape), dtype=kind)
+    for channel, out in zip(volume.voxels, voxels, strict=True):
+        _filter(channel, taps, out)
+    return Volume(voxels, grid)
+
+
+def nearest(old: Grid, new: Grid) -> list[np.ndarray]:
+    """Of each axis (m,): the old index that is nearest to each new one, the lower one halfway."""
+    return [_nearest(n, m, b / a) for n, m, a, b in zip(old.shape, new.shape, old.spacing_mm, new.spacing_mm, strict=True)]
 
 
 def resample_mask(mask: np.ndarray, old: Grid, new: Grid) -> np.ndarray:
     """(D, H, W) bool -> bool on the new grid: where at least half of the filter's weight is inside."""
-    return mask if new is old else _filter(mask.astype(np.float32), _all_taps(old, new)) >= 0.5
+    return mask if new is old else _filter(mask, _all_taps(old, new)) >= 0.5
 
 
 def resample_labels(labels: np.ndarray, old: Grid, new: Grid) -> np.ndarray:
@@ -60,12 +72,12 @@ def resample_labels(labels: np.ndarray, old: Grid, new: Grid) -> np.ndarray:
         return labels
     taps = _label_taps(old, new)
     best = np.zeros(new.shape, dtype=np.uint8)
-    weight = _filter((labels == 0).astype(np.float32), taps)
+    weight = _filter(labels == 0, taps)
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is None:
             continue
         parts = [_part(tap, edge, n) for tap, edge, n in zip(taps, box, new.shape, strict=True)]
-        inner = (labels[tuple(source for source, _, _ in parts)] == value).astype(np.float32)
+        inner = labels[tuple(source for source, _, _ in parts)] == value
         share = _filter(inner, [tap for _, _, tap in parts])
         target = tuple(span for _, span, _ in parts)
         wins = share > weight[target]
@@ -100,10 +112,13 @@ def _label_taps(old: Grid, new: Grid) -> list[Taps]:
     taps = _all_taps(old, new)
     for axis, (n, m, a, b) in enumerate(zip(old.shape, new.shape, old.spacing_mm, new.spacing_mm, strict=True)):
         if a > THICK * min(old.spacing_mm) and b < a and taps[axis] is not None:
-            centre = (n - 1) / 2 + (np.arange(m) - (m - 1) / 2) * b / a
-            nearest = np.clip(np.ceil(centre - 0.5), 0, n - 1).astype(np.int64)
-            taps[axis] = nearest[:, None], np.ones((m, 1), dtype=np.float32)
+            taps[axis] = _nearest(n, m, b / a)[:, None], np.ones((m, 1), dtype=np.float32)
     return taps
+
+
+def _nearest(num_old: int, num_new: int, scale: float) -> np.ndarray:
+    centre = (num_old - 1) / 2 + (np.arange(num_new) - (num_new - 1) / 2) * scale
+    return np.clip(np.ceil(centre - 0.5), 0, num_old - 1).astype(np.int64)
 
 
 def _taps(num_old: int, num_new: int, old_mm: float, new_mm: float) -> Taps:
@@ -143,26 +158,58 @@ def _part(taps: Taps, box: slice, size: int) -> tuple[slice, slice, Taps]:
     return source, span, (index[span] - source.start, weight[span])
 
 
-def _filter(array: np.ndarray, taps: list[Taps]) -> np.ndarray:
-    """The in-plane axes slab by slab, so that everything stays in the cache; then the first axis."""
+def _filter(array: np.ndarray, taps: list[Taps], out: np.ndarray | None = None) -> np.ndarray:
+    """(D, H, W) of any type -> float32, or int16 where ``out`` is: each axial picture by itself, so that it stays in the cache; then along
+    the third axis. Besides ``out`` no more than the pictures under the filter are held."""
     shape = tuple(n if tap is None else len(tap[0]) for n, tap in zip(array.shape, taps, strict=True))
-    inner = np.empty((array.shape[0], *shape[1:]), dtype=np.float32)
-    for slab in range(array.shape[0]):
-        inner[slab] = _axis(_axis(array[slab], taps[1], 0), taps[2], 1)
-    if taps[0] is None:
-        return inner
-    out = np.empty(shape, dtype=np.float32)
-    for row, (index, weight) in enumerate(zip(*taps[0], strict=True)):
-        out[row] = sum(inner[i] * w for i, w in zip(index, weight, strict=True))
+    out = np.empty(shape, dtype=np.float32) if out is None else out
+    block = np.empty((min(BLOCK, shape[2]), *shape[:2]), dtype=out.dtype)
+    for number, picture in enumerate(_along(_pictures(array, taps), taps[2])):
+        if out.dtype == np.int16:
+            picture = np.clip(np.rint(picture), -32768, 32767)
+        block[number % len(block)] = picture
+        done = number % len(block) + 1
+        if done == len(block) or number + 1 == shape[2]:
+            out[:, :, number + 1 - done : number + 1] = block[:done].transpose(1, 2, 0)
     return out
 
 
-def _axis(plane: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
+def _pictures(array: np.ndarray, taps: list[Taps]) -> Iterator[np.ndarray]:
+    """Each axial picture (d, h) float32, filtered along both of its axes."""
+    for picture in planes(array):
+        rows = _rows(picture.astype(np.float32, copy=False), taps[1])
+        yield _rows(np.ascontiguousarray(rows.T), taps[0])
+
+
+def _along(pictures: Iterator[np.ndarray], taps: Taps) -> Iterator[np.ndarray]:
+    """Filtered from picture to picture."""
     if taps is None:
-        return plane
+        yield from pictures
+        return
+    held: dict[int, np.ndarray] = {}
+    numbered = enumerate(pictures)
+    for index, weight in zip(*taps, strict=True):
+        used = [(int(i), w) for i, w in zip(index, weight, strict=True) if w]
+        while used[-1][0] not in held:
+            number, picture = next(numbered)
+            held[number] = picture
+        for number in [number for number in held if number < used[0][0]]:
+            del held[number]
+        total = held[used[0][0]] * used[0][1]
+        for number, share in used[1:]:
+            total += held[number] * share
+        yield total
+
+
+def _rows(picture: np.ndarray, taps: Taps) -> np.ndarray:
+    """Filtered along the first axis."""
+    if taps is None:
+        return picture
     index, weight = taps
-    columns = weight.T[:, :, None] if axis == 0 else weight.T[:, None, :]
-    out = plane.take(index[:, 0], axis=axis) * columns[0]
+    out = picture.take(index[:, 0], axis=0)
+    out *= weight[:, :1]
     for tap in range(1, index.shape[1]):
-        out += plane.take(index[:, tap], axis=axis) * columns[tap]
+        part = picture.take(index[:, tap], axis=0)
+        part *= weight[:, tap : tap + 1]
+        out += part
     return out

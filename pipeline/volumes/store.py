@@ -26,9 +26,8 @@ import numpy as np
 
 from pipeline.files import alone_in, digest, read_json, write_bytes, write_json
 from pipeline.volumes.bricks import Bricks
+from pipeline.volumes.packing import packed
 
-BLOCK = 32
-CHUNK = 128
 OPENED = 256
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NEEDED = ("spacing_mm", "affine", "window_low", "window_high", "slope", "inter")
@@ -216,12 +215,7 @@ class Store:
         return self._write_array(self._path(scan_id, f"{task}.labels"), labels)
 
     def _write_array(self, path: Path, array: np.ndarray) -> str:
-        chunks = tuple(min(n, CHUNK) for n in array.shape[-3:]) if array.ndim >= 3 else array.shape
-        blocks = tuple(min(n, BLOCK) for n in chunks) if array.ndim >= 3 else array.shape
-        ones = (1,) * max(0, array.ndim - 3)
-        cparams = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
-        packed = blosc2.asarray(np.ascontiguousarray(array), chunks=ones + chunks, blocks=ones + blocks, cparams=cparams)
-        write_bytes(path, packed.to_cframe())
+        write_bytes(path, packed(array))
         with self._lock:
             self._arrays.pop(path, None)
         return digest(path)

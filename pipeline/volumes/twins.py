@@ -22,7 +22,8 @@ import numpy as np
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from pipeline.volumes.fingerprint import SKETCH, THUMBNAIL, Fingerprint
+from pipeline.volumes.fingerprint import THUMBNAIL, Fingerprint
+from pipeline.volumes.sketch import SKETCH
 
 MIN_SHARED = 8
 MIN_LIKENESS = 0.82  # the likest two persons reach 0.76 (docs/twins.txt), two bends of one template brain 0.81

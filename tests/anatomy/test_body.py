@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anatomy.body import body_box_mm, body_mask, from_body, otsu, to_body
+from anatomy.blocks import block_means
+from anatomy.body import Body, find_body, from_body, otsu, to_body
 from anatomy.grid import Grid
+
+
+def body_mask(voxels: np.ndarray, modality: str = "MR") -> np.ndarray:
+    return find_body(block_means(voxels), modality).mask()
 
 
 def ellipsoid(shape: tuple[int, ...], centre: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
@@ -58,7 +63,7 @@ def test_otsu_divides_two_values_and_bears_a_constant() -> None:
 def test_box_spans_the_outer_faces_in_world_axes() -> None:
     mask = np.zeros((10, 12, 14), dtype=bool)
     mask[2:5, 3:9, 4:6] = True
-    low, high = body_box_mm(mask, Grid.of(mask.shape, (2, 1, 3), (-7, 5, 11)))
+    low, high = Body.of(mask).box_mm(Grid.of(mask.shape, (2, 1, 3), (-7, 5, 11)))
     np.testing.assert_allclose(low, [-7 + 2 * 2 - 1, 5 + 3 - 0.5, 11 + 3 * 4 - 1.5])
     np.testing.assert_allclose(high, [-7 + 2 * 4 + 1, 5 + 8 + 0.5, 11 + 3 * 5 + 1.5])
 
@@ -66,9 +71,9 @@ def test_box_spans_the_outer_faces_in_world_axes() -> None:
 def test_box_of_one_voxel_has_a_size_and_an_empty_mask_has_no_box() -> None:
     mask = np.zeros((4, 4, 4), dtype=bool)
     with pytest.raises(ValueError, match="empty"):
-        body_box_mm(mask, Grid.of(mask.shape, (1, 1, 1)))
+        Body.of(mask).box_mm(Grid.of(mask.shape, (1, 1, 1)))
     mask[0, 3, 2] = True
-    low, high = body_box_mm(mask, Grid.of(mask.shape, (1, 2, 3)))
+    low, high = Body.of(mask).box_mm(Grid.of(mask.shape, (1, 2, 3)))
     np.testing.assert_allclose(high - low, [1, 2, 3])
 
 
@@ -78,7 +83,7 @@ def test_box_of_an_oblique_grid_holds_every_voxel() -> None:
     affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     mask = np.ones((6, 20, 5), dtype=bool)
     grid = Grid(mask.shape, affine)
-    low, high = body_box_mm(mask, grid)
+    low, high = Body.of(mask).box_mm(grid)
     corners = grid.corners_mm()
     assert (corners >= low).all()
     assert (corners <= high).all()

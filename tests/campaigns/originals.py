@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from faults.dicom_coding import compress
+from faults.dicom_mosaic import make_mosaic
 from faults.series import STEP, make_enhanced, make_slice, save
 from faults.text_files import mha, nrrd
 from faults.volume_files import nifti, packed
@@ -27,6 +28,7 @@ def originals() -> dict[str, Files]:
         "dicom jpeg-ls": series(JPEGLSLossless),
         "dicom jpeg 2000": series(JPEG2000Lossless),
         "dicom enhanced": enhanced(),
+        "dicom mosaic": saved([make_mosaic(SLICES)]),
         "nrrd raw": {"scan.nrrd": nrrd()},
         "nrrd gzip": {"scan.nrrd": nrrd(encoding="gzip")},
         "mha raw": {"scan.mha": mha()},

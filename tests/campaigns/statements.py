@@ -113,6 +113,11 @@ def frames_of(path: Path) -> list[Frame]:
             pixels = _pixels(ds, path)
         except Exception:  # such a file says nothing
             return []
+        if "MOSAIC" in ds.get("ImageType", "") and "PerFrameFunctionalGroupsSequence" not in ds:
+            try:
+                return _tiles(ds, pixels[0])
+            except Exception:
+                return []
         found = []
         groups = ds.get("PerFrameFunctionalGroupsSequence") or [None]
         shared = (ds.get("SharedFunctionalGroupsSequence") or [None])[0]
@@ -139,6 +144,36 @@ def _frame(ds, own, shared, image: np.ndarray) -> Frame:
         raise ValueError
     affine[:3, 0], affine[:3, 1], affine[:3, 3] = turn[:3] * across, turn[3:] * down, position
     return Frame(image * slope + inter, affine)
+
+
+def _tiles(ds, image: np.ndarray) -> list[Frame]:
+    """The slices of a Siemens mosaic (https://nipy.org/nibabel/dicom/dicom_mosaic.html)."""
+    csa = ds[0x0029, 0x1010].value
+    (number,), normal = _csa(csa, b"NumberOfImagesInMosaic", 1), np.array(_csa(csa, b"SliceNormalVector", 3))
+    number = int(number)
+    wide = next(n for n in range(1, 1000) if n * n >= number)
+    rows, columns = image.shape[0] // wide, image.shape[1] // wide
+    turn, (down, across) = np.array(ds.ImageOrientationPatient, float), (float(step) for step in ds.PixelSpacing)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 3] = turn[:3] * across, turn[3:] * down, ds.ImagePositionPatient
+    corner = affine @ [(wide - 1) * columns / 2, (wide - 1) * rows / 2, 0, 1]
+    found, slope, inter = [], float(ds.get("RescaleSlope", 1)), float(ds.get("RescaleIntercept", 0))
+    for tile in range(number):
+        (down_tile, right_tile), own = divmod(tile, wide), affine.copy()
+        own[:3, 3] = corner[:3] + normal * tile * float(ds.SpacingBetweenSlices)
+        part = image[down_tile * rows : (down_tile + 1) * rows, right_tile * columns : (right_tile + 1) * columns]
+        found.append(Frame(part * slope + inter, own))
+    return found
+
+
+def _csa(raw: bytes, name: bytes, count: int) -> list[float]:
+    """The first numbers of a tag, wherever in a CSA header (of the form SV10) its name stands."""
+    at, found = raw.index(name + b"\0") + 84, []
+    for _ in range(count):
+        length = struct.unpack_from("<i", raw, at)[0]
+        found.append(float(raw[at + 16 : at + 16 + length].rstrip(b"\0 ")))
+        at += 16 + (length + 3) // 4 * 4
+    return found
 
 
 def _pixels(ds, path: Path) -> np.ndarray:

@@ -27,11 +27,12 @@ sys.path.insert(0, str(ROOT / "tests" / "volumes" / "disguises"))
 from bodies import person  # noqa: E402
 from disguises import DISGUISES  # noqa: E402
 
-from anatomy.body import body_mask  # noqa: E402
+from anatomy.body import find_body  # noqa: E402
 from pipeline.scans.nifti import read_nifti  # noqa: E402
 from pipeline.volumes import twins  # noqa: E402
 from pipeline.volumes.fingerprint import Fingerprint, fingerprint  # noqa: E402
 from pipeline.volumes.preparation import guess_modality  # noqa: E402
+from pipeline.volumes.survey import survey  # noqa: E402
 from pipeline.volumes.twins import find_twins, likeness  # noqa: E402
 from pipeline.volumes.volume import Volume  # noqa: E402
 
@@ -57,8 +58,8 @@ def remembered(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def prints(volume: Volume) -> Fingerprint:
-    volume = volume.canonical()
-    return fingerprint(volume, body_mask(volume.voxels[0], guess_modality(volume.voxels)))
+    found = survey(volume.canonical())
+    return fingerprint(found, find_body(found.blocks, guess_modality(volume.voxels)))
 
 
 def synthetic(number: int) -> Sets:

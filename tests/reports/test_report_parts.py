@@ -63,7 +63,7 @@ def test_three_planes_have_square_millimetres():
 def test_the_data_table_counts_scans_subjects_and_labels():
     row = {
         "origin": "o", "licence": "l", "modality": "MR", "spacing_mm": [1.0, 1.0, 2.0], "shape": [10, 20, 30], "twin_of": "",
-        "split": "train",
+        "split": "train", "flags": "",
         "cluster_id": "a", "subject_id": "a", "labels": '{"task": [0, 1]}',
     }  # fmt: skip
     frame = pd.DataFrame([row, row | {"twin_of": "x"}, row | {"subject_id": "b", "cluster_id": "b", "split": "test", "labels": "{}"}])

@@ -40,6 +40,8 @@ EXCEPTIONS = {  # of cases whose names begin so
     "two acquisitions at two stations": "dcm2niix stacks both stations into one volume with a gap",
     "enhanced with two stacks": "dcm2niix makes one volume, or none, of several stacks in one object",
     "enhanced with a hole": "dcm2niix makes one volume of several stacks in one object",
+    "mosaic older header": "dcm2niix reads the newer form of the CSA header only",
+    "mosaic of two times one of them stripped": "dcm2niix writes the mosaic that lost its CSA header as one slice",
     "enhanced twice": "dcm2niix writes a volume for each copy of a file",
     **dict.fromkeys(("two acquisitions", "two time points by name", "two b values", "two gradient directions"), MIXED),
     **dict.fromkeys(("water and fat", "magnitude and phase", "times by trigger", "times by acquisition time"), MIXED),

@@ -21,7 +21,7 @@ KINDS = originals()
 
 
 def test_a_few_mutations_end_as_they_should():
-    done = subprocess.run([sys.executable, CAMPAIGNS / "mutations.py", "--count", "66", "--seed", "7"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, CAMPAIGNS / "mutations.py", "--count", "72", "--seed", "7"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

@@ -11,8 +11,9 @@ from pipeline.files import digest, read_json
 from pipeline.manifest import read_manifest
 from pipeline.transfer.cells import cases_table, plan_cells, write_cases
 from pipeline.transfer.labelled import labelled_scans
+from pipeline.transfer.results import SizeResults
 from pipeline.transfer.table import make_verdict, pretrain_steps
-from pipeline.transfer.verdict import COLUMNS, TaskVerdict
+from pipeline.transfer.verdict import COLUMNS, TaskVerdict, correct, sentence, significant
 from pipeline.verbs import verdict as verb
 
 GAINS = {"scratch": 0.0, "restoration": 0.1, "frozen": -0.05}
@@ -87,6 +88,9 @@ def test_three_subjects_cannot_be_significant_and_the_sentence_says_so(tiny):
     assert len(beside["sentences"]) == 2
     assert "NOT significant" in beside["sentences"][0]
     assert "exploratory" in beside["sentences"][1]
+    table = pd.read_csv(where.verdict, sep="\t")
+    assert table["significant"].notna().tolist() == (table["initialisation"] != "scratch").tolist()
+    assert not table["significant"].eq(True).any()
     item = read_json(where.root / "verdict.json")["tasks"]["tissue"]["initialisations"]["restoration"]
     assert item["primary"]["smallest_p"] == 0.25
     assert item["primary"]["detectable_corrected"] is None
@@ -185,3 +189,28 @@ def test_the_verb_prints_the_table_and_a_sentence_each(tiny, capsys):
     assert "won/tied/lost" in printed
     assert "NOT significant" in printed
     assert "2 labelled validation scans" in printed
+
+
+def results_of(by_seed):
+    """20 subjects with the same Dice, one a seed."""
+    dice = {f"t{n:02d}": np.array(by_seed) for n in range(20)}
+    return {4: SizeResults(4, False, tuple(range(len(by_seed))), dice, tuple(dice), 0, 10, 1e-3, {"grey": 0.5})}
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "found", "words"),
+    [
+        ((0.60, 0.61), True, "): significant."),
+        ((0.60, 0.48), False, "NOT significant, since it may lie in the seeds"),
+        ((0.50, 0.50), False, "NOT significant."),
+    ],
+)
+def test_only_what_holds_for_other_seeds_too_is_significant(by_seed, found, words):
+    """The second row gains 0.04 in every subject, so the test is sure of it, but one of its two seeds loses."""
+    verdict = TaskVerdict({"scratch": results_of((0.5, 0.5)), "own": results_of(by_seed)}, 1000, 0, 32)
+    figures = verdict.primary("own")
+    correct([figures])
+    assert (figures["p_holm"] <= 0.05) == (by_seed != (0.5, 0.5))
+    assert significant(figures) is found
+    assert words in sentence("task", "own", figures, True, 1)
+    assert significant(verdict.primary("scratch")) is None

@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "campaigns"))
 from store_kills import SHARD, at_write, copied, finish, full_disk, in_fork, killed, make_study, tree
 
 from pipeline.folder import StudyFolder
+from pipeline.lease import lease
 from pipeline.manifest import read_manifest
 from pipeline.scans import patience
 from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.reading import read_scan
-from pipeline.training.lease import lease
 from pipeline.verbs import index, preprocess, split, verify
 from pipeline.volumes import jobs
 from pipeline.volumes.memory import at_most

@@ -5,17 +5,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from anatomy.body import body_mask
+from anatomy.body import find_body
 from anatomy.grid import Grid
-from pipeline.volumes.fingerprint import Fingerprint, fingerprint, voxel_digest
+from pipeline.volumes.fingerprint import Fingerprint, fingerprint
 from pipeline.volumes.resample import resample
+from pipeline.volumes.survey import survey
 from pipeline.volumes.twins import find_twins, likeness, nominate, posed
 from pipeline.volumes.volume import Volume
 
 
 def prints(volume: Volume) -> Fingerprint:
-    volume = volume.canonical()
-    return fingerprint(volume, body_mask(volume.voxels[0], "MR"))
+    found = survey(volume.canonical())
+    return fingerprint(found, find_body(found.blocks, "MR"))
+
+
+def voxel_digest(voxels: np.ndarray) -> str:
+    return survey(Volume(voxels, Grid.of(voxels.shape[1:], (1, 1, 1)))).digest
 
 
 def noisy(volume: Volume) -> Volume:

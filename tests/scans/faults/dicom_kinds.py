@@ -32,7 +32,7 @@ simple("conversion_type_of_a_ct", ConversionType="SYN")
 simple("reformatted", ImageType=["DERIVED", "SECONDARY", "MPR"])
 for word in ("MIP", "PROJECTION IMAGE", "LOCALIZER", "VRT", "SCREEN SAVE"):
     simple(f"image_type_{word}".replace(" ", "_").lower(), 0, "NOT_ORIGINAL", ImageType=["DERIVED", "SECONDARY", word])
-simple("mosaic", 0, "MOSAIC", ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], options={"modality": "MR"})
+simple("mosaic_of_single_slices", 0, "MOSAIC", ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], options={"modality": "MR"})
 simple("secondary_capture", 0, "SOP_CLASS", SOPClassUID=SECONDARY_CAPTURE)
 simple("radiograph", 0, "SOP_CLASS", SOPClassUID=XRAY)
 simple("sop_class_absent", 0, "SOP_CLASS", act=lambda k, ds: delattr(ds, "SOPClassUID"))

@@ -1,4 +1,4 @@
-"""A lease on a run's folder: two writers never share it. The kernel gives it back when its owner dies."""
+"""A lease on a folder (of a run, of a shard): two writers never share it. The kernel gives it back when its owner dies."""
 
 from __future__ import annotations
 

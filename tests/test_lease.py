@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from pipeline.training.lease import lease
+from pipeline.lease import lease
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.training.lease import lease
+from pipeline.lease import lease
 with lease(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
