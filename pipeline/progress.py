@@ -11,13 +11,13 @@ from typing import Any
 class Progress:
     """``with Progress("pretrain", total=600) as progress: progress.advance(loss=0.1)``."""
 
-    def __init__(self, label: str, total: int, done: int = 0, unit: str = "step") -> None:
-        self.label, self.total, self.done, self.unit = label, total, done, unit
+    def __init__(self, label: str, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
+        self.label, self.total, self.done, self.unit, self.shown = label, total, done, unit, shown
         self.begun, self.first, self.lines = time.monotonic(), done, 0
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty():
             from rich import progress as rich
             from rich.console import Console
 
@@ -38,7 +38,7 @@ class Progress:
         words = " ".join([*speed, *(f"{name} {value:.4g}" for name, value in figures.items())])
         if self.bar:
             self.bar.update(self.task, completed=self.done, words=words)
-        elif self.done == self.total or self.done * 10 // self.total > self.lines:
+        elif self.shown and (self.done == self.total or self.done * 10 // self.total > self.lines):
             self.lines = self.done * 10 // self.total
             left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
             print(f"{self.label}: {self.done}/{self.total} {words}{left}", file=sys.stderr, flush=True)

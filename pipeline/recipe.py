@@ -49,11 +49,22 @@ class Training(Config):
 
     steps: int = Field(1000, ge=1, description="Optimiser steps.")
     batch: int = Field(8, ge=1, description="Crops a step, over all ranks.")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Crops that a rank puts through the network at once; null: its whole share of the batch."
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay; none on norms and biases.")
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps with a linear rise; a cosine to zero follows.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; a larger one is scaled down to it.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the network; losses that need it stay in fp32.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the network; losses that need it stay in fp32.")
+    compile: bool = Field(
+        False, description="Whether torch.compile makes kernels for the network; needs a compiler, and minutes at the start."
+    )
+    channels_last: bool = Field(False, description="Whether the network's tensors hold channels innermost (channels_last_3d).")
+    shard: Literal["none", "full"] = Field(
+        "none", description="full: each rank keeps a part of the network's weights (FSDP2), for networks that do not fit on one GPU."
+    )
+    timeout_s: float = Field(300.0, gt=0, description="Longest wait of a rank for another before the training ends.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     journal_every: int = Field(10, ge=1, description="Steps between lines of the journal.")
     evaluate_every: int = Field(100, ge=1, description="Steps between evaluations on validation subjects.")

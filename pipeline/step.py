@@ -193,7 +193,11 @@ class Network(nn.Module):
 
 
 class Objective(nn.Module):
-    """Base of all objectives. ``forward`` is pure: it reads features, writes no buffer, calls no network."""
+    """Base of all objectives. ``forward`` is pure: it reads features, writes no buffer, calls no network.
+
+    Without ``couples`` the loss is one mean over items of ``count``, and may be taken of parts of a batch. With it the loss needs the
+    batch of all ranks, as a contrast and a batch norm do: ``forward`` sees all that a rank has, and gathers the rest.
+    """
 
     couples = False
 
@@ -208,12 +212,16 @@ class Objective(nn.Module):
     def forward(self, step: Step) -> Loss:
         raise NotImplementedError
 
+    def count(self, step: Step) -> Tensor:
+        """0-d: items, or their weights, that ``forward`` takes the mean of. It reads no features; by default, crops count."""
+        return torch.ones_like(step.ids.sample).sum()
+
     def restored(self, step: Step) -> tuple[str, Tensor] | None:
         """For pictures: the view instance and what the objective gives back of it, shaped as its target; None if it restores nothing."""
         return None
 
     def update(self, step: Step) -> None:
-        """Once after an accepted optimiser step, without gradients: queue, centre, bank."""
+        """Once after an accepted optimiser step, without gradients: queue, centre, bank. Of the student it has pooled and tokens only."""
 
     def epoch(self, epoch: int, seed: int) -> None:
         """At an epoch's beginning."""

@@ -7,12 +7,17 @@ from pipeline.step import Features, Step, ViewBatch
 
 def shown(step: Step, view: str, objective: str) -> tuple[ViewBatch, Features]:
     """The one batch of a view and the student's features of it."""
+    return batch_of(step, view, objective), step.student[view][0]
+
+
+def batch_of(step: Step, view: str, objective: str) -> ViewBatch:
+    """The one batch of a view."""
     batches = step.views[view]
     if len(batches) != 1:
         raise ValueError(
             f"objectives.{objective}.view: {view!r} gives {len(batches)} crops a sample, not one; use a view such as `corrupt`"
         )
-    return batches[0], step.student[view][0]
+    return batches[0]
 
 
 def target_of(batch: ViewBatch, view: str, objective: str) -> Tensor:

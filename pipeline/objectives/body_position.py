@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.objectives._heads import Voxelwise
-from pipeline.objectives._shown import shown
+from pipeline.objectives._shown import batch_of, shown
 from pipeline.plugins import ObjectiveConfig
 from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch, inverted
 
@@ -39,6 +39,9 @@ class BodyPosition(Objective):
             loss = (error.abs().mean(1) * valid).sum() / count
             distance = torch.einsum("bij,bjdhw->bidhw", mm_of_body(step.body), error.detach()).norm(dim=1)
             return Loss(loss, metrics={"error_mm": (distance * valid).sum() / count})
+
+    def count(self, step: Step) -> Tensor:
+        return batch_of(step, self.config.view, "body_position").valid.sum()
 
 
 def body_coordinates(batch: ViewBatch, body: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.objectives._heads import Voxelwise
-from pipeline.objectives._shown import mean_over, shown, target_of
+from pipeline.objectives._shown import batch_of, mean_over, shown, target_of
 from pipeline.plugins import ObjectiveConfig
 from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch
 
@@ -46,6 +46,10 @@ class MaskedRestoration(Objective):
                 "share_hidden": (hidden & batch.valid).sum() / batch.valid.sum().clamp(min=1),
             }
             return Loss(mean_over(squared, hidden & batch.valid), metrics=metrics)
+
+    def count(self, step: Step) -> Tensor:
+        batch = batch_of(step, self.config.view, "masked_restoration")
+        return (self._hidden(batch) & batch.valid).sum()
 
     def restored(self, step: Step) -> tuple[str, Tensor] | None:
         if self.config.patch_vox:

@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.objectives._heads import Voxelwise
-from pipeline.objectives._shown import mean_over, shown, target_of
+from pipeline.objectives._shown import batch_of, mean_over, shown, target_of
 from pipeline.plugins import ObjectiveConfig
-from pipeline.step import Ask, Context, Loss, Objective, Step
+from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch
 
 
 class Restoration(Objective):
@@ -36,16 +36,25 @@ class Restoration(Objective):
     def forward(self, step: Step) -> Loss:
         batch, features = shown(step, self.config.view, "restoration")
         target = target_of(batch, self.config.view, "restoration")
-        altered = torch.zeros_like(batch.valid) if batch.altered is None else batch.altered
         with torch.autocast(target.device.type, enabled=False):
             difference = torch.sigmoid(self.head(features.dense)) - target
             error = difference.square() if self.config.distance == "mse" else difference.abs()
-            weights = batch.valid * torch.where(altered, self.config.altered_weight, 1.0)
-            loss = mean_over(error, weights)
-            return Loss(loss, metrics=errors(difference.detach(), altered, batch.valid))
+            loss = mean_over(error, self._weights(batch))
+            return Loss(loss, metrics=errors(difference.detach(), altered_in(batch), batch.valid))
+
+    def count(self, step: Step) -> Tensor:
+        return self._weights(batch_of(step, self.config.view, "restoration")).sum()
 
     def restored(self, step: Step) -> tuple[str, Tensor]:
         return self.config.view, torch.sigmoid(self.head(step.student[self.config.view][0].dense))
+
+    def _weights(self, batch: ViewBatch) -> Tensor:
+        return batch.valid * torch.where(altered_in(batch), self.config.altered_weight, 1.0)
+
+
+def altered_in(batch: ViewBatch) -> Tensor:
+    """(B, D, H, W) bool: where a view changed the crop; nowhere if it does not say."""
+    return torch.zeros_like(batch.valid) if batch.altered is None else batch.altered
 
 
 def errors(difference: Tensor, altered: Tensor, valid: Tensor) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.objectives._shown import shown
+from pipeline.objectives._shown import batch_of, shown
 from pipeline.plugins import ObjectiveConfig
 from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch
 
@@ -40,20 +40,26 @@ class VisualWords(Objective):
 
     def forward(self, step: Step) -> Loss:
         batch, features = shown(step, self.config.view, "visual_words")
-        word, places = step.places.word[:, 0], step.places
-        classified = places.valid[:, 0] & (word < self.num_words)
-        visible = visible_share(batch)
-        classified = classified & (visible >= self.config.min_visible) & ~mirrored(batch)
+        word, classified, weight = self._answers(step, batch)
         with torch.autocast(batch.voxels.device.type, enabled=False):
             logits = self.head(features.levels[-1])
-            weight = classified.float()
-            if self.config.by_visible:
-                weight = weight * visible
-            if self.config.by_confidence:
-                weight = weight * places.confidence[:, 0].float()
             each = F.cross_entropy(logits, word * classified, reduction="none", label_smoothing=self.config.label_smoothing)
             loss = (weight * each).sum() / weight.sum().clamp(min=1e-6)
         return Loss(loss, metrics=hits(logits.detach().argmax(1) == word, classified, weight))
+
+    def count(self, step: Step) -> Tensor:
+        return self._answers(step, batch_of(step, self.config.view, "visual_words"))[2].sum()
+
+    def _answers(self, step: Step, batch: ViewBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,) each: the word in the centre, whether it is asked for, and w."""
+        word, places, visible = step.places.word[:, 0], step.places, visible_share(batch)
+        classified = places.valid[:, 0] & (word < self.num_words) & (visible >= self.config.min_visible) & ~mirrored(batch)
+        weight = classified.float()
+        if self.config.by_visible:
+            weight = weight * visible
+        if self.config.by_confidence:
+            weight = weight * places.confidence[:, 0].float()
+        return word, classified, weight
 
 
 class WordHead(nn.Module):

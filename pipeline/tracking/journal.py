@@ -40,6 +40,22 @@ class Journal:
             os.truncate(self.path, min(position, self.position()))
 
 
+class Silence(Journal):
+    """The journal of a rank that does not lead: nothing is written."""
+
+    def __init__(self) -> None:
+        super().__init__(os.devnull)
+
+    def write(self, kind: str, **values: Any) -> None:
+        pass
+
+    def position(self) -> int:
+        return 0
+
+    def truncate(self, position: int) -> None:
+        pass
+
+
 def read_journal(path: Path | str) -> list[dict[str, Any]]:
     """All whole lines; a last line torn by a kill is left out. A missing journal is empty."""
     path = Path(path)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from pipeline.files import digest, read_json, replacing, write_json
 from pipeline.plugins import load, only, settings
 from pipeline.step import Context, Network
+from pipeline.training.sharded import settled, whole
 from pipeline.training.weights import read_tensors
 
 NORMALISATION = (
@@ -20,9 +21,11 @@ NORMALISATION = (
 )
 
 
-def save_encoder(folder: Path, network: Network, contract: dict[str, Any]) -> None:
-    """Writes model.safetensors (encoder and decoder), encoder.json and, last, encoder.safetensors."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+def save_encoder(folder: Path, network: Network, contract: dict[str, Any], leads: bool = True) -> None:
+    """Writes model.safetensors (encoder and decoder), encoder.json and, last, encoder.safetensors; all ranks call it, one writes."""
+    state = {name: value.detach().cpu().contiguous() for name, value in whole(network.state_dict(), leads).items()}
+    if not leads:
+        return
     encoder = {name: value for name, value in state.items() if name.startswith(tuple(network.encoder_keys()))}
     with replacing(folder / "model.safetensors") as temporary:
         save_file(state, temporary)
@@ -52,5 +55,5 @@ def load_weights(network: torch.nn.Module, path: Path) -> str:
     )
     if wrong:
         raise ValueError(f"{path}: does not fit this network (first differing weight: {wrong[0]}); use the same `network` in both recipes")
-    network.load_state_dict(state)
+    network.load_state_dict(settled(own, state))
     return digest(path)

@@ -23,6 +23,8 @@ def write_examples(loop: Loop, path: Path) -> bool:
     for objective in loop.learner.objectives.values():
         found = objective.restored(step)
         if found is not None:
+            if not loop.ranks.leads:
+                return True
             view = step.views[found[0]][0]
             shown = view.voxels if view.hidden is None else view.voxels.masked_fill(view.hidden[:, None], 0.5)
             pictures = {"target": view.target, "shown": shown, "restored": found[1]}

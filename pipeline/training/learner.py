@@ -5,7 +5,7 @@ gradient with respect to the features is known by itself.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,23 @@ from pipeline.plugins import load, only, settings
 from pipeline.recipe import Recipe
 from pipeline.step import Context, Features, Loss, Network, Objective, Region, Step, View, ViewBatch
 from pipeline.training.encoder import load_weights
+from pipeline.training.micro import Path as Place
+from pipeline.training.micro import Student, flat, leaves, merge, part, pull, slim, spans
+from pipeline.training.ranks import Ranks
+from pipeline.training.reducer import Reducer
+from pipeline.training.scale import LossScale
+from pipeline.training.sharded import local
+from pipeline.training.tally import Tally
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner(nn.Module):
     """Network, objectives and views of one recipe, with initial weights that depend on (seed, layer's name) only."""
 
-    def __init__(self, recipe: Recipe, context: Context) -> None:
+    def __init__(self, recipe: Recipe, context: Context, ranks: Ranks | None = None) -> None:
         super().__init__()
-        self.seed, self.precision = context.seed, recipe.training.precision
+        self.seed, self.precision, self.ranks = context.seed, recipe.training.precision, ranks or Ranks()
         self.network: Network = build("networks", recipe.network, context)
         context = replace(context, widths=self.network.widths, geometry=self.network.geometry)
         self.views: dict[str, View] = {name: build("views", mapping, context) for name, mapping in recipe.views.items()}
@@ -39,6 +48,11 @@ class Learner(nn.Module):
                 averaged.load_state_dict(own.state_dict())
         self.wants = {of: _union(objectives.values(), of) for of in ("student", "teacher")}
         self.teacher = copy.deepcopy(self.network).requires_grad_(False) if self.wants["teacher"] else None
+        self.coupling = {name for name, objective in objectives.items() if objective.couples}
+        self.wants["coupling"] = _union((objectives[name] for name in self.coupling), "student")
+        self.scale = LossScale() if self.precision == "fp16" else None
+        self.reducer: Reducer | None = None
+        self.memory_format = torch.preserve_format
 
     def start_from(self, path: Path) -> None:
         """Network weights of another run; the teacher starts there too. Objectives keep their own heads."""
@@ -58,26 +72,38 @@ class Learner(nn.Module):
             return {n: v.apply(region, v.draw(fold(keys, n), region)) for n, v in self.views.items() if n in wanted}
 
     def losses(self, region: Region, **when: Any) -> tuple[dict[str, Loss], Step, list[tuple[Tensor, Tensor]]]:
-        """Each objective's loss; the step it read; (feature, leaf) pairs through which backward goes on."""
-        views = self.look(region)
-        pairs: list[tuple[Tensor, Tensor]] = []
-        student = {name: self._encode(self.network, views[name], want, pairs) for name, want in self.wants["student"].items()}
-        with torch.no_grad():
-            teacher = {name: self._encode(self.teacher, views[name], want, None) for name, want in self.wants["teacher"].items()}
-        step = Step(
-            views=views, student=student, teacher=teacher, ids=region.ids, places=region.places, body=region.body,
-            keys=region.ids.sample, training=self.training, **when,
-        )  # fmt: skip
-        return {name: objective(step) for name, objective in self.objectives.items()}, step, pairs
+        """Each objective's loss; the step it read; (feature, leaf) pairs. Its mean over the ranks is the loss of their whole batch."""
+        step = self._shown([region], when)
+        features = self._student(step, self.wants["student"], 0)
+        cut = leaves(features) if torch.is_grad_enabled() else features
+        step = replace(step, student=cut)
+        shares = self._shares([step])[0]
+        losses = {name: scaled(objective(step), shares[name]) for name, objective in self.objectives.items()}
+        return losses, step, list(zip(flat(features).values(), flat(cut).values(), strict=True))
 
-    def backward(self, region: Region, **when: Any) -> tuple[dict[str, Loss], Step]:
-        """Losses, and gradients on every parameter."""
-        losses, step, pairs = self.losses(region, **when)
-        total = sum(self.weights[name] * loss.value for name, loss in losses.items())
-        total.backward()
-        reached = [(feature, leaf.grad) for feature, leaf in pairs if leaf.grad is not None]
-        torch.autograd.backward([feature for feature, _ in reached], [gradient for _, gradient in reached])
-        return losses, step
+    def backward(self, micro: Sequence[Region], **when: Any) -> tuple[dict[str, Loss], Step]:
+        """Losses, and the gradients of the whole batch, of all micro-batches and ranks, on every parameter.
+
+        One pass over the micro-batches. Where an objective couples samples, GradCache (Gao et al. 2021) goes over them twice: first
+        without a graph, for all features that it reads; its gradient on them then joins the others' in the second pass. The metrics of
+        each loss say how hard that objective pulls on the features (``gradient_norm``) and which way (``cosine_<other>``).
+        """
+        whole = self._shown(micro, when)
+        rows = spans(len(whole.ids.sample), len(micro[0].ids.sample))
+        parts = [part(whole, span) for span in rows]
+        shares, tally, kept = self._shares(parts), Tally(list(self.objectives)), []
+        early = self._couple(whole, parts, tally) if len(parts) > 1 and self.coupling else {}
+        for number, one in enumerate(parts):
+            features = self._student(one, self.wants["student"], number)
+            one = replace(one, student=leaves(features))
+            pulls = {name: part(gradients, rows[number]) for name, gradients in early.items()}
+            pulls |= {n: self._pull(n, one, shares[number][n], tally) for n in self.objectives if n not in early}
+            tally.pulled(pulls)
+            kept.append(one.student if len(parts) == 1 else slim(one.student))
+            self._through(flat(features), pulls, last=number == len(parts) - 1)
+        if self.scale is not None:
+            self.scale.unscale(p for p in self.parameters() if p.requires_grad)
+        return tally.losses(self.ranks, self.scale), replace(whole, student=merge(kept))
 
     @torch.no_grad()
     def update(self, step: Step) -> None:
@@ -92,14 +118,73 @@ class Learner(nn.Module):
             for own, averaged in (*followed, *objective.pairs()):
                 follow(own, averaged, momentum)
 
-    def _encode(self, network: Any, views: tuple[ViewBatch, ...], want: frozenset, pairs: list | None) -> tuple[Features, ...]:
-        found = []
-        for view in views:
-            bf16 = self.precision == "bf16"
-            with torch.autocast(view.voxels.device.type, dtype=torch.bfloat16, enabled=bf16):
-                features = network(view.voxels, view.hidden, view.hide, want)
-            found.append(features if pairs is None or not torch.is_grad_enabled() else _leaves(features, pairs))
-        return tuple(found)
+    def _shown(self, micro: Sequence[Region], when: Mapping[str, Any]) -> Step:
+        """A rank's whole share of a step, with all but the student's features."""
+        views = merge([self.look(region) for region in micro])
+        ids, places, body = (merge([getattr(region, name) for region in micro]) for name in ("ids", "places", "body"))
+        step = Step(views=views, student={}, teacher={}, ids=ids, places=places, body=body, keys=ids.sample, training=self.training, **when)
+        if not self.wants["teacher"]:
+            return step
+        rows = spans(len(ids.sample), len(micro[0].ids.sample))
+        with torch.no_grad():
+            found = [self._encoded(self.teacher, part(views, span), self.wants["teacher"]) for span in rows]
+        return replace(step, teacher=merge(found))
+
+    def _student(self, step: Step, wants: Mapping[str, frozenset], number: int) -> Student:
+        """The student's features of a micro-batch. Dropout draws by (step, rank, micro-batch, view): the same in both passes."""
+        return self._encoded(self.network, step.views, wants, (step.step, self.ranks.rank, number))
+
+    def _encoded(self, network: Any, views: Mapping, wants: Mapping[str, frozenset], drawn_by: tuple[int, ...] | None = None) -> Student:
+        found: dict[str, tuple[Features, ...]] = {}
+        for name, want in wants.items():
+            if drawn_by is not None and self.training:
+                torch.manual_seed(key(self.seed, "dropout", name, *drawn_by))
+            found[name] = tuple(self._encode(network, view, want) for view in views[name])
+        return found
+
+    def _encode(self, network: Any, view: ViewBatch, want: frozenset) -> Features:
+        voxels = view.voxels.contiguous(memory_format=self.memory_format)
+        lower = AUTOCAST.get(self.precision)
+        with torch.autocast(voxels.device.type, dtype=lower or torch.bfloat16, enabled=lower is not None):
+            return network(voxels, view.hidden, view.hide, want)
+
+    def _shares(self, parts: Sequence[Step]) -> list[dict[str, Tensor | None]]:
+        """What each part's mean counts in the batch's, times the ranks, whose gradients are averaged; None for all of it.
+
+        A plain mean over parts and ranks would be wrong where they hold unlike numbers of items, such as hidden voxels or words.
+        """
+        names = [name for name in self.objectives if name not in self.coupling]
+        whole: list[dict[str, Tensor | None]] = [dict.fromkeys(self.objectives) for _ in parts]
+        if not names or len(parts) * self.ranks.world == 1:
+            return whole
+        counts = torch.stack([torch.stack([self.objectives[name].count(one).double() for name in names]) for one in parts])
+        portions = counts * self.ranks.world / self.ranks.total(counts.sum(0)).clamp(min=1e-12)
+        return [shares | dict(zip(names, row.unbind(), strict=True)) for shares, row in zip(whole, portions, strict=True)]
+
+    def _couple(self, whole: Step, parts: Sequence[Step], tally: Tally) -> dict[str, dict[Place, Tensor]]:
+        """GradCache's first pass: losses of the objectives that couple samples, and their gradients on the features of the whole share."""
+        with torch.no_grad():
+            features = merge([self._student(one, self.wants["coupling"], number) for number, one in enumerate(parts)])
+        step = replace(whole, student=leaves(features))
+        return {name: self._pull(name, step, None, tally) for name in self.objectives if name in self.coupling}
+
+    def _pull(self, name: str, step: Step, share: Tensor | None, tally: Tally) -> dict[Place, Tensor]:
+        loss = scaled(self.objectives[name](step), share)
+        tally.add(name, loss)
+        value = loss.value * self.weights[name]
+        return pull(value if self.scale is None else value * self.scale.factor, flat(step.student))
+
+    def _through(self, features: Mapping[Place, Tensor], pulls: Mapping[str, Mapping[Place, Tensor]], last: bool) -> None:
+        """Backward of the network with the sum of all pulls. Only the last of a step is averaged over the ranks, while it runs."""
+        reached = [(value, [p[place] for p in pulls.values() if place in p]) for place, value in features.items() if value.requires_grad]
+        reached = [(value, sum(gradients[1:], gradients[0])) for value, gradients in reached if gradients]
+        if last and self.reducer is not None:
+            self.reducer.arm()
+        if hasattr(self.network, "set_requires_gradient_sync"):  # sharded: FSDP2 averages by hooks of its own
+            self.network.set_requires_gradient_sync(last)
+        torch.autograd.backward([value for value, _ in reached], [gradient for _, gradient in reached])
+        if last and self.reducer is not None:
+            self.reducer.finish()
 
 
 def build(folder: str, mapping: Mapping[str, Any], context: Context) -> Any:
@@ -111,9 +196,9 @@ def build(folder: str, mapping: Mapping[str, Any], context: Context) -> Any:
 def follow(own: nn.Module, averaged: nn.Module, momentum: float) -> None:
     """averaged <- momentum * averaged + (1 - momentum) * own; buffers are copied."""
     for target, source in zip(averaged.parameters(), own.parameters(), strict=True):
-        target.lerp_(source, 1.0 - momentum)
+        local(target).lerp_(local(source), 1.0 - momentum)
     for target, source in zip(averaged.buffers(), own.buffers(), strict=True):
-        target.copy_(source)
+        local(target).copy_(local(source))
 
 
 def _union(objectives: Any, of: str) -> dict[str, frozenset]:
@@ -126,15 +211,9 @@ def _union(objectives: Any, of: str) -> dict[str, frozenset]:
     return wants
 
 
-def _leaves(features: Features, pairs: list[tuple[Tensor, Tensor]]) -> Features:
-    def leaf(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None or not tensor.requires_grad:
-            return tensor
-        cut = tensor.detach().requires_grad_()
-        pairs.append((tensor, cut))
-        return cut
-
-    return Features(
-        pooled=leaf(features.pooled), tokens=leaf(features.tokens), dense=leaf(features.dense),
-        levels=tuple(leaf(t) for t in features.levels), blocks=tuple(leaf(t) for t in features.blocks),
-    )  # fmt: skip
+def scaled(loss: Loss, share: Tensor | None) -> Loss:
+    """A loss as its part of the mean over the batch."""
+    if share is None:
+        return loss
+    terms = {name: term * share.to(term.dtype) for name, term in loss.terms.items()}
+    return replace(loss, value=loss.value * share.to(loss.value.dtype), terms=terms)

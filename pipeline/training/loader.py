@@ -21,12 +21,23 @@ MOST_READERS = 8
 
 
 class Loader:
-    """Batches of regions from manifest rows. ``crops`` says where, ``region_vox`` how much the views need together."""
+    """Batches of regions from manifest rows. ``crops`` says where, ``region_vox`` how much the views need together.
+
+    ``batch`` counts the samples of all ranks; ``share`` are the places in a batch that this rank reads (all of them by default).
+    """
 
     def __init__(
-        self, store: Any, rows: pd.DataFrame, crops: Any, size_vox: tuple[int, ...], region_vox: tuple[int, ...], batch: int
+        self,
+        store: Any,
+        rows: pd.DataFrame,
+        crops: Any,
+        size_vox: tuple[int, ...],
+        region_vox: tuple[int, ...],
+        batch: int,
+        share: range | None = None,
     ) -> None:
         self.store, self.rows, self.crops, self.batch = store, rows.reset_index(drop=True), crops, batch
+        self.share = range(batch) if share is None else share
         self.size_vox, self.region_vox = tuple(size_vox), tuple(region_vox)
         self.scan_ids = self.rows["scan_id"].tolist()
         self.affines = [np.asarray(a, dtype=np.float64).reshape(4, 4) for a in self.rows["affine"]]
@@ -41,9 +52,9 @@ class Loader:
         self.buffers, self.readers = Buffers(), ThreadPoolExecutor(num_readers(), "crop")
 
     def region(self, first: int) -> Region:
-        """The batch of samples first, first + 1, ...: reads the store."""
-        voxels = self.buffers.take((self.batch, len(self.windows[0]), *self.region_vox))
-        made = self.readers.map(self._read, [first + j for j in range(self.batch)], voxels.numpy())
+        """This rank's share of the batch of samples first, first + 1, ...: reads the store."""
+        voxels = self.buffers.take((len(self.share), len(self.windows[0]), *self.region_vox))
+        made = self.readers.map(self._read, [first + j for j in self.share], voxels.numpy())
         return pinned(self._collate(list(made), voxels))
 
     def batches(self, step: int, num_steps: int) -> Iterator[Region]:

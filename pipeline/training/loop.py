@@ -16,12 +16,15 @@ from pipeline.keys import key
 from pipeline.progress import Progress
 from pipeline.recipe import Training
 from pipeline.step import Loss, to_device
-from pipeline.tracking.journal import Journal
+from pipeline.tracking.journal import Journal, Silence
 from pipeline.training import checkpoint
+from pipeline.training.layout import place
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader
+from pipeline.training.micro import micro_batches
 from pipeline.training.optimiser import make_optimiser, rate_factor, set_rate
-from pipeline.training.ranks import Ranks
+from pipeline.training.ranks import Ranks, share
+from pipeline.training.sharded import clip, settled, settled_optimiser, whole
 from pipeline.training.signals import Stopped, watching
 from pipeline.training.staging import on_device
 from pipeline.training.watch import Watcher
@@ -45,11 +48,13 @@ class Loop:
     ) -> None:
         self.ranks, self.watchers = ranks or Ranks(), tuple(watchers)
         self.device = self.ranks.device
-        self.learner, self.loader, self.judge, self.training, self.folder = learner.to(self.device), loader, judge, training, folder
+        self.learner, self.loader, self.judge, self.training, self.folder = learner, loader, judge, training, folder
+        place(learner, training, self.ranks)
+        _, self.micro_batch = share(training.batch, training.micro_batch, self.ranks.world)
         trained = [p for p in learner.parameters() if p.requires_grad]
         self.optimiser = make_optimiser([(trained, 1.0)], training.learning_rate, training.weight_decay)
         self.trained = trained
-        self.journal = Journal(folder / "journal.jsonl")
+        self.journal = Journal(folder / "journal.jsonl") if self.ranks.leads else Silence()
         self.checkpoints = folder / "checkpoints"
         self.skips, self.seconds = 0, {"wait": 0.0, "step": 0.0}
         self.metrics: dict[str, float] = {}
@@ -59,7 +64,7 @@ class Loop:
         torch.use_deterministic_algorithms(self.device.type == "cpu")
         first = self._restore(who)
         num_steps = self.training.steps
-        with watching() as stop, Progress(str(who.get("run", "pretrain")), num_steps, first) as progress:
+        with watching() as stop, Progress(str(who.get("run", "pretrain")), num_steps, first, shown=self.ranks.leads) as progress:
             mark = time.monotonic()
             for step, region in enumerate(on_device(self.loader.batches(first, num_steps), self.device), start=first):
                 self.seconds["wait"] += time.monotonic() - mark
@@ -71,9 +76,11 @@ class Loop:
                     self._write_train(done, losses)
                 if done % self.training.evaluate_every == 0 or done == num_steps:
                     self.metrics = self.evaluate(done)
-                if done % self.training.checkpoint_every == 0 or done == num_steps or stop.signal:
+                if heard := self.ranks.agreed(stop.signal or 0):
+                    stop.signal = heard  # a signal to one rank stops all, after the same step
+                if done % self.training.checkpoint_every == 0 or done == num_steps or heard:
                     self._save(done)
-                if stop.signal:
+                if heard:
                     raise Stopped(stop.exit_code)
                 progress.advance(loss=losses["loss"])
                 mark = time.monotonic()
@@ -86,8 +93,8 @@ class Loop:
         self.learner.train()
         self.optimiser.zero_grad(set_to_none=True)
         num_steps = self.training.steps
-        losses, seen = self.learner.backward(region, progress=step / num_steps, step=step)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.training.clip)
+        losses, seen = self.learner.backward(micro_batches(region, self.micro_batch), progress=step / num_steps, step=step)
+        norm = clip(self.trained, self.training.clip)
         rate = set_rate(self.optimiser, rate_factor(step, num_steps, self.training.warmup))
         if bool(torch.isfinite(norm)):
             self.optimiser.step()
@@ -115,13 +122,13 @@ class Loop:
         return sums
 
     def _figures(self, losses: dict[str, Loss]) -> dict[str, float]:
-        """One transfer from the device for all figures of a step."""
+        """One transfer from the device for all figures of a step: means over the ranks."""
         named: dict[str, Tensor] = {}
         for name, loss in losses.items():
             named[f"{name}/loss"] = loss.value
             named[f"{name}/weighted"] = loss.value * self.learner.weights[name]
             named |= {f"{name}/{term}": value for term, value in {**loss.terms, **loss.metrics}.items()}
-        values = torch.stack([value.detach().to(torch.float32) for value in named.values()]).tolist()
+        values = self.ranks.mean(torch.stack([value.detach().to(torch.float32) for value in named.values()])).tolist()
         figures = dict(zip(named, values, strict=True))
         figures["loss"] = sum(value for name, value in figures.items() if name.endswith("/weighted"))
         return figures
@@ -147,6 +154,9 @@ class Loop:
         tensors |= checkpoint.optimiser_tensors(self.optimiser)
         watchers = {type(watcher).__name__: watcher.state() for watcher in self.watchers}
         state = {"journal": self.journal.position(), "skips": self.skips, "metrics": self.metrics, "watchers": watchers}
+        tensors = whole(tensors, self.ranks.leads)
+        if not self.ranks.leads:
+            return
         try:
             checkpoint.save(self.checkpoints, step, tensors, state)
         except OSError as error:
@@ -160,8 +170,8 @@ class Loop:
             return 0
         tensors, state, complaints = found
         learner = {name.removeprefix("learner."): value for name, value in tensors.items() if name.startswith("learner.")}
-        self.learner.load_state_dict(learner)
-        checkpoint.load_optimiser(self.optimiser, tensors)
+        self.learner.load_state_dict(settled(self.learner.state_dict(), learner))
+        checkpoint.load_optimiser(self.optimiser, settled_optimiser(self.optimiser, tensors))
         self.journal.truncate(state["journal"])
         self.skips, self.metrics = state["skips"], state["metrics"]
         for watcher in self.watchers:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from pipeline.training.sharded import is_sharded
+
 
 def make_optimiser(groups: Iterable[tuple[Iterable[nn.Parameter], float]], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """One optimiser over (parameters, factor of the learning rate) groups; frozen parameters (factor 0) are left out."""
@@ -16,7 +18,8 @@ def make_optimiser(groups: Iterable[tuple[Iterable[nn.Parameter], float]], learn
         for members, decay in ((decayed, weight_decay), (plain, 0.0)):
             if members:
                 built.append({"params": members, "lr": learning_rate * factor, "peak": learning_rate * factor, "weight_decay": decay})
-    return torch.optim.AdamW(built, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    mixed = any(is_sharded(p) for group in built for p in group["params"])  # parts and whole tensors cannot share one fused update
+    return torch.optim.AdamW(built, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, foreach=False if mixed else None)
 
 
 def rate_factor(step: int, num_steps: int, warmup: float) -> float:

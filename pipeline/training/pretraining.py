@@ -1,5 +1,6 @@
 """One pretraining run from a plan: what it may see, its learner, and the loop around it."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pipeline.training.guard import check_manifest, check_runs
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Loop
+from pipeline.training.ranks import Ranks, joined, share
 
 
 def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
@@ -33,19 +35,21 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
     check_runs(plan, where, run.needs, manifest)
     train, held_out = pool(manifest, study)
     identity = {"recipe_digest": digest_of(plan.recipes[run.recipe]), "seed": run.seed, "manifest_digest": manifest_digest(manifest)}
-    with lease(folder):
-        if _finished(folder, identity):
-            return read_json(folder / "metrics.json")
-        _forget_other(folder, identity)
-        write_json(folder / "run.json", _card(plan, run, train, identity))
+    with joined(recipe.training.timeout_s) as ranks, ExitStack() as held:
+        ranks.first(lambda: held.enter_context(lease(folder)))
+        finished = ranks.first(lambda: read_json(folder / "metrics.json") if _finished(folder, identity) else None)
+        if finished is not None:
+            return finished
+        ranks.first(lambda: _begin(folder, identity, _card(plan, run, train, identity)))
         lexicon = pd.read_parquet(where.lexicon(run.lexicon)) if run.lexicon else None
-        loop = make_loop(recipe, run, where, train, held_out, lexicon, folder)
+        loop = make_loop(recipe, run, where, train, held_out, lexicon, folder, ranks)
         if run.start:
             loop.learner.start_from(where.run(run.start) / "model.safetensors")
         metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
         write_examples(loop, folder / "examples.npz")
-        write_json(folder / "metrics.json", metrics)
-        save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity))
+        if ranks.leads:
+            write_json(folder / "metrics.json", metrics)
+        save_encoder(folder, loop.learner.network, _contract(recipe, run, study, train, identity), ranks.leads)
     return metrics
 
 
@@ -65,29 +69,38 @@ def pool(manifest: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def make_loop(
-    recipe: Recipe, run: Run, where: StudyFolder, train: pd.DataFrame, held_out: pd.DataFrame, lexicon: pd.DataFrame | None, folder: Path
+    recipe: Recipe,
+    run: Run,
+    where: StudyFolder,
+    train: pd.DataFrame,
+    held_out: pd.DataFrame,
+    lexicon: pd.DataFrame | None,
+    folder: Path,
+    ranks: Ranks | None = None,
 ) -> Loop:
-    """The learner of a recipe with its loaders; initial weights are set."""
+    """The learner of a recipe with its loaders; initial weights are set. Each rank reads its own share of a batch."""
     from pipeline.volumes.store import Store
 
-    store, training = Store(where.store), recipe.training
+    store, training, ranks = Store(where.store), recipe.training, ranks or Ranks()
     name, values = only(recipe.crops, "crops")
     crops, make = settings("crops", name, values), load("crops", name)
     channels = len(train["window_low"].iloc[0])
     context = Context(len(train), training.batch, training.steps, tuple(crops.size_vox), channels, run.seed, lexicon=lexicon)
     torch.set_num_threads(training.threads)
-    learner = Learner(recipe, context)
+    learner = Learner(recipe, context, ranks)
     region = learner.region_vox()
-    loader = Loader(store, train, make(crops, train, lexicon, run.seed), crops.size_vox, region, training.batch)
+    own, _ = share(training.batch, training.micro_batch, ranks.world)
+    places = range(ranks.rank * own, (ranks.rank + 1) * own)
+
+    def reader(rows: pd.DataFrame) -> Loader:
+        return Loader(store, rows, make(crops, rows, lexicon, run.seed), crops.size_vox, region, training.batch, places)
+
+    loader = reader(train)
     try:
-        judge = (
-            Loader(store, held_out, make(crops, held_out, lexicon, run.seed), crops.size_vox, region, training.batch)
-            if len(held_out)
-            else None
-        )
+        judge = reader(held_out) if len(held_out) else None
     except ValueError:
         judge = None  # a lexicon without a word in any held-out scan: nothing to judge by
-    return Loop(learner, loader, judge, training, folder)
+    return Loop(learner, loader, judge, training, folder, ranks)
 
 
 def _finished(folder: Path, identity: dict[str, Any]) -> bool:
@@ -96,7 +109,7 @@ def _finished(folder: Path, identity: dict[str, Any]) -> bool:
     return same and (folder / "encoder.safetensors").exists() and (folder / "metrics.json").exists()
 
 
-def _forget_other(folder: Path, identity: dict[str, Any]) -> None:
+def _begin(folder: Path, identity: dict[str, Any], run_card: dict[str, Any]) -> None:
     """State of another manifest or recipe is no state of this run: checkpoints and journal begin anew."""
     import shutil
 
@@ -105,6 +118,7 @@ def _forget_other(folder: Path, identity: dict[str, Any]) -> None:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         for name in ("journal.jsonl", "metrics.json", "encoder.safetensors", "model.safetensors", "encoder.json", "examples.npz"):
             (folder / name).unlink(missing_ok=True)
+    write_json(folder / "run.json", run_card)
 
 
 def _card(plan: Plan, run: Run, train: pd.DataFrame, identity: dict[str, Any]) -> dict[str, Any]:

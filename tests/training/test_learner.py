@@ -92,7 +92,7 @@ def test_switching_an_objective_on_changes_no_other_ones_crops_corruptions_and_w
 def test_backward_through_leaves_equals_plain_backward(study, tmp_path):
     loop = loop_of(study, BOTH, tmp_path / "a")
     region = loop.loader.region(0)
-    loop.learner.backward(region)
+    loop.learner.backward([region])
     through = {name: p.grad.clone() for name, p in loop.learner.named_parameters() if p.grad is not None}
     loop.learner.zero_grad()
     losses, _, pairs = loop.learner.losses(region)

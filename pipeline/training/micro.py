@@ -1,0 +1,98 @@
+"""Parts of a batch and the whole again: how nested frozen values (Region, Step, Features) are cut, joined and counted through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.step import Features, Region
+
+Path = tuple[str, int, str, int]  # view, crop, name of the feature, level
+Student = Mapping[str, tuple[Features, ...]]
+
+
+def mapped(act: Callable[..., Tensor], first: Any, *others: Any) -> Any:
+    """``act`` on every tensor of a value, together with the tensors in the same places of other values of the same build."""
+    if isinstance(first, Tensor):
+        return act(first, *others)
+    if is_dataclass(first):
+        named = {f.name: mapped(act, getattr(first, f.name), *(getattr(o, f.name) for o in others)) for f in fields(first)}
+        return replace(first, **named)
+    if isinstance(first, Mapping):
+        return {name: mapped(act, value, *(o[name] for o in others)) for name, value in first.items()}
+    if isinstance(first, tuple):
+        return tuple(mapped(act, *same) for same in zip(first, *others, strict=True))
+    return first
+
+
+def merge(parts: Sequence[Any]) -> Any:
+    """Values of one build, joined along the samples."""
+    return parts[0] if len(parts) == 1 else mapped(lambda *tensors: torch.cat(tensors), *parts)
+
+
+def part(value: Any, rows: slice) -> Any:
+    """Some samples of a value; nothing is copied."""
+    return mapped(lambda tensor: tensor[rows], value)
+
+
+def micro_batches(region: Region, size: int) -> tuple[Region, ...]:
+    """A rank's share of a batch in pieces of ``size`` crops."""
+    return tuple(part(region, rows) for rows in spans(len(region.ids.sample), size))
+
+
+def spans(count: int, size: int) -> list[slice]:
+    return [slice(low, low + size) for low in range(0, count, size)]
+
+
+def flat(student: Student) -> dict[Path, Tensor]:
+    """Every feature by its place."""
+    found: dict[Path, Tensor] = {}
+    for view, crops in student.items():
+        for number, features in enumerate(crops):
+            for item in fields(features):
+                value = getattr(features, item.name)
+                for level, tensor in enumerate(value if isinstance(value, tuple) else (value,)):
+                    if tensor is not None:
+                        found[view, number, item.name, level] = tensor
+    return found
+
+
+def leaves(student: Student) -> Student:
+    """The same features cut off from what made them; a loss's gradient ends there."""
+    return mapped(lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()), student)
+
+
+def slim(student: Student) -> Student:
+    """What objectives may read of the student after the step: pooled features and tokens. The rest is too large to keep."""
+    return {
+        view: tuple(Features(pooled=_cut(features.pooled), tokens=_cut(features.tokens)) for features in crops)
+        for view, crops in student.items()
+    }
+
+
+def pull(loss: Tensor, cut: Mapping[Path, Tensor]) -> dict[Path, Tensor]:
+    """Backward of one objective: gradients on its heads, and the gradient on each feature that it reads."""
+    loss.backward()
+    found = {path: leaf.grad for path, leaf in cut.items() if leaf.grad is not None}
+    for leaf in cut.values():
+        leaf.grad = None
+    return found
+
+
+def products(pulls: Sequence[Mapping[Path, Tensor]]) -> Tensor:
+    """(n, n) float32: inner products of n objectives' gradients with respect to the features that they share."""
+    zero = next(tensor for one in pulls for tensor in one.values()).new_zeros((), dtype=torch.float32)
+
+    def product(one: Mapping[Path, Tensor], other: Mapping[Path, Tensor]) -> Tensor:
+        return sum(((one[path].float() * other[path].float()).sum() for path in one if path in other), zero)
+
+    lower = [[product(one, other) for other in pulls[: i + 1]] for i, one in enumerate(pulls)]
+    return torch.stack([torch.stack([lower[max(i, j)][min(i, j)] for j in range(len(pulls))]) for i in range(len(pulls))])
+
+
+def _cut(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()

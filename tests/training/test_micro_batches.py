@@ -1,0 +1,100 @@
+"""Micro-batches change nothing but memory: GradCache, weighted means, dropout, and what is said of the gradients."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.training.micro import flat, mapped, merge, micro_batches, part
+
+made = runpy.run_path(str(Path(__file__).with_name("ranks_of_learners.py")))
+make, region, steps_of, apart, BATCH = (made[name] for name in ("make", "region", "steps_of", "apart", "BATCH"))
+
+
+@pytest.fixture(autouse=True)
+def float64(monkeypatch):
+    """Whoever asks for float32 gets float64: an error of method cannot pass for one of rounding."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(torch, "float32", torch.float64)
+
+
+@pytest.mark.parametrize("case", made["cases"](), ids="+".join)
+def test_gradients_losses_and_state_are_those_of_the_whole_batch(case):
+    whole = steps_of(make(case), BATCH)
+    assert all(value > 0 for name, value in whole.items() if " loss " in name and name != "0 loss moco"), whole
+    for micro in (4, 2):
+        differences = apart(steps_of(make(case), micro), whole)
+        assert max(differences.values()) < 1e-9, differences
+
+
+@pytest.mark.parametrize("name", ["restoration", "masked_restoration", "body_position", "visual_words"])
+def test_the_micro_batches_hold_unlike_numbers_of_items_so_a_plain_mean_would_be_wrong(name):
+    learner = make([name])
+    whole = learner._shown([region()], {})
+    shares = [float(row[name]) for row in learner._shares([part(whole, slice(low, low + 2)) for low in range(0, BATCH, 2)])]
+    assert sum(shares) == pytest.approx(1.0)
+    assert max(abs(share - 2 / BATCH) for share in shares) > 0.02
+
+
+def test_dropout_draws_the_same_in_both_passes_and_other_numbers_for_other_micro_batches_and_steps():
+    learner = make(("simclr", "restoration"))
+    learner.network.encoder[0].append(nn.Dropout(0.5))
+    learner.train()
+    seen, encoded = [], learner._encoded
+
+    def noting(network, views, wants, drawn_by=None):
+        student = encoded(network, views, wants, drawn_by)
+        seen.append((drawn_by, student["pair"][0].pooled.detach().clone()))
+        return student
+
+    learner._encoded = noting
+    for step in (0, 1):
+        learner.backward(micro_batches(region(), 4), step=step)
+    first, second = seen[:4], seen[4:]
+    for one in (first, second):
+        assert [by for by, _ in one[:2]] == [by for by, _ in one[2:]]
+        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(one[:2], one[2:], strict=True))
+    assert not torch.equal(first[0][1], second[0][1])
+
+
+def test_norms_and_cosines_are_those_of_each_objectives_own_gradient():
+    case = ("simclr", "restoration", "body_position")
+    learner = make(case)
+    learner.train()
+    losses, _, pairs = learner.losses(region())
+    leaves = [leaf for _, leaf in pairs]
+    own = {}
+    for name, loss in losses.items():
+        gradients = torch.autograd.grad(learner.weights[name] * loss.value, leaves, allow_unused=True)
+        own[name] = torch.cat([(torch.zeros_like(leaf) if g is None else g).flatten() for g, leaf in zip(gradients, leaves, strict=True)])
+    for micro in (8, 2):
+        found, _ = learner.backward(micro_batches(region(), micro))
+        for name in case:
+            assert float(found[name].metrics["gradient_norm"]) == pytest.approx(float(own[name].norm()), rel=1e-9)
+            for other in set(case) - {name}:
+                expected = float(torch.cosine_similarity(own[name], own[other], dim=0))
+                assert float(found[name].metrics[f"cosine_{other}"]) == pytest.approx(expected, abs=1e-9)
+    assert abs(float(found["restoration"].metrics["cosine_body_position"])) > 1e-4
+    assert float(found["restoration"].metrics["cosine_simclr"]) == 0.0, "they read other features"
+
+
+def test_what_is_cut_joins_to_what_it_was():
+    whole = region()
+    pieces = micro_batches(whole, 2)
+    assert len(pieces) == 4
+    assert pieces[1].voxels.data_ptr() == whole.voxels[2:].data_ptr(), "a copy was made"
+    again = merge(pieces)
+    equal = []
+    mapped(lambda a, b: equal.append(torch.equal(a, b)) or a, whole, again)
+    assert all(equal)
+    assert len(equal) >= 10
+    assert again.size_vox == whole.size_vox
+
+
+def test_features_have_places():
+    learner = make(("restoration", "simclr"))
+    places = set(flat(learner.losses(region())[1].student))
+    assert ("pair", 1, "pooled", 0) in places
+    assert ("masked", 0, "dense", 0) in places
