@@ -4,10 +4,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.matrices import inverted
 from pipeline.objectives._heads import Voxelwise
 from pipeline.objectives._shown import batch_of, shown
 from pipeline.plugins import ObjectiveConfig
-from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch, inverted
+from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch
 
 
 class BodyPosition(Objective):

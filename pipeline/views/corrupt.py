@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.keys import fold, uniform
+from pipeline.matrices import inverted
 from pipeline.shapes import MaskBatch, VoxelsBatch
-from pipeline.step import Context, Region, ViewBatch, inverted
+from pipeline.step import Context, Region, ViewBatch
 from pipeline.views import _elastic
 from pipeline.views._boxes import box_mask, draw_boxes
 from pipeline.views._crop import along, crop_affine, crop_valid, inside_places, low_of, normalised, share

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 
 from pipeline.files import alone_in, digest, read_json, write_bytes, write_json
