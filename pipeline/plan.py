@@ -14,7 +14,7 @@ from pipeline import __version__
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
 from pipeline.plugins import Config
-from pipeline.recipe import Initialisation, Recipe, Study, Task, read_config
+from pipeline.recipe import Initialisation, Recipe, Study, Task, read_config, settled
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _plan_runs(path: Path | str, study: Study, recipes: dict[str, Recipe]) -> tu
             encoder = plan(recipe.words.encoder, seed, f"recipe {name}: words.encoder").run
             lexicon = f"{recipe.words.encoder}-s{seed}-{digest_of([encoder, recipe.words.model_dump(mode='json')])[:10]}"
             lexicons.setdefault(lexicon, LexiconPlan(lexicon, encoder, name))
-        content = recipe.model_dump(mode="json", exclude={"description"})
+        content = settled(recipe.model_dump(mode="json", exclude={"description"}))
         run_hash = digest_of([content, seed, start, lexicon, _data_settings(study)])[:10]
         needs = tuple(item for item in (start, lexicons[lexicon].run if lexicon else None) if item)
         run = Run(f"{name}-s{seed}-{run_hash}", name, seed, start, lexicon, needs)

@@ -73,6 +73,29 @@ class Training(Config):
     journal_every: int = Field(10, ge=1, description="Steps between lines of the journal.")
     evaluate_every: int = Field(100, ge=1, description="Steps between evaluations on validation subjects.")
     threads: int = Field(1, ge=1, description="CPU threads; part of what 'bit-equal' means.")
+    spikes: Literal["note", "skip"] = Field(
+        "note", description="What follows a loss above median + 6 MAD of the last 200 steps: a line in the journal, or a skipped step."
+    )
+    max_unread: float = Field(
+        0.001, ge=0, le=1, description="Share of the run's crops that others may take the place of because they cannot be read."
+    )
+    patience_s: float = Field(600.0, gt=0, description="Longest time without progress before a run ends with an error that says where.")
+
+
+# Settings of the first release name a run in any case; later ones only where they are used, so that a new one renames no run. Those that
+# change no weight never do.
+_FIRST = ("steps", "batch", "learning_rate", "weight_decay", "warmup", "clip", "precision", "checkpoint_every", "journal_every",
+          "evaluate_every", "threads")  # fmt: skip
+_NO_WEIGHT = ("max_unread", "patience_s", "timeout_s")
+
+
+def settled(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Of a recipe, as JSON values with every default, what names its runs and tells their checkpoints from others'."""
+    usual = Training().model_dump(mode="json")
+    training = {
+        name: value for name, value in recipe["training"].items() if name in _FIRST or (name not in _NO_WEIGHT and value != usual.get(name))
+    }
+    return {**recipe, "training": training}
 
 
 class Words(Config):

@@ -140,3 +140,13 @@ def test_a_control_comes_after_the_search_that_tunes_it(folder):
     edit(folder, "tiny", initialisations={"scratch": {}, "longer": {"tuned_as": "longer"}})
     with pytest.raises(ValueError, match=r"longer\.tuned_as"):
         make_plan(folder / "tiny.yaml")
+
+
+def test_settings_that_change_no_weight_rename_no_run_and_later_ones_only_where_they_are_used(folder):
+    names = {run.run for run in make_plan(folder / "tiny.yaml").runs}
+    for same in ({"patience_s": 5.0}, {"max_unread": 0.5}, {"spikes": "note"}):
+        edit(folder, "restoration", training=same)
+        assert {run.run for run in make_plan(folder / "tiny.yaml").runs} == names
+    for other in ({"spikes": "skip"}, {"steps": 7}):
+        edit(folder, "restoration", training=other)
+        assert not {run.run for run in make_plan(folder / "tiny.yaml").runs} & names

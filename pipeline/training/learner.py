@@ -124,6 +124,14 @@ class Learner(nn.Module):
             for own, averaged in (*followed, *objective.pairs()):
                 follow(own, averaged, momentum)
 
+    @torch.no_grad()
+    def epoch(self, epoch: int) -> None:
+        """At an epoch's beginning, on all ranks: what objectives do once an epoch, such as k-means, with a seed of its own."""
+        for name, objective in self.objectives.items():
+            seed = key(self.seed, "epoch", name, epoch)
+            torch.manual_seed(seed)
+            objective.epoch(epoch, seed)
+
     def _shown(self, micro: Sequence[Region], when: Mapping[str, Any]) -> Step:
         """A rank's whole share of a step, with all but the student's features."""
         views = merge([self.look(region) for region in micro])

@@ -1,12 +1,15 @@
 """From crops in a store to regions: what to read is a pure function of the step, so a resumed run reads the same.
 
 Background threads read the next batches while the current one trains; there are no worker processes and no queues to lose. Crops are
-decoded by C code that lets Python run on, straight into memory that batches share: pinned where a GPU takes them.
+decoded by C code that lets Python run on, straight into memory that batches share: pinned where a GPU takes them. A crop that cannot be
+read has a substitute (``substitutes.py``).
 """
 
 import os
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,11 @@ import pandas as pd
 import torch
 
 from pipeline.step import Ids, Places, Region
+from pipeline.training.ahead import read_ahead
+from pipeline.training.boxes import Place, Scratch, together
 from pipeline.training.buffers import Buffers, pinned
+from pipeline.training.injection import Faults
+from pipeline.training.substitutes import Substitutes, Unread
 
 AHEAD = 2
 MOST_READERS = 8
@@ -47,36 +54,85 @@ class Loader:
         self.windows = [
             np.stack([np.asarray(low), np.asarray(high)], -1) for low, high in zip(rows["window_low"], rows["window_high"], strict=True)
         ]
+        self.substitutes = Substitutes(self.scan_of)
+        self.faults = Faults()
+        self.buffers, self.scratch = Buffers(), Scratch()
+        self._pool: ThreadPool | None = None
+        self._reading: dict[int, str] = {}  # by thread
+        self._last_read = "nothing yet"
         self.bodies = [body_matrix(low, high) for low, high in zip(rows["body_low_mm"], rows["body_high_mm"], strict=True)]
 
-        self.buffers, self.readers = Buffers(), ThreadPoolExecutor(num_readers(), "crop")
+    @property
+    def reading(self) -> str:
+        """The scans that are being read, or the last one that was."""
+        return ", ".join(sorted(set(self._reading.values()))) or self._last_read
 
     def region(self, first: int) -> Region:
         """This rank's share of the batch of samples first, first + 1, ...: reads the store."""
-        voxels = self.buffers.take((len(self.share), len(self.windows[0]), *self.region_vox))
-        made = self.readers.map(self._read, [first + j for j in self.share], voxels.numpy())
-        return pinned(self._collate(list(made), voxels))
+        samples = [first + j for j in self.share]
+        voxels = self.buffers.take((len(samples), len(self.windows[0]), *self.region_vox))
+        out = voxels.numpy()
+        runs = together([self._place(self.crops.draw(sample)) for sample in samples])
+        made = self._spread([(box, [(samples[n], out[n]) for n in members]) for box, members in runs])
+        return pinned(self._collate([item for items in made for item in items], voxels))
 
-    def batches(self, step: int, num_steps: int) -> Iterator[Region]:
-        """Regions of the steps step, step + 1, ..., num_steps - 1, read ahead."""
-        with ThreadPoolExecutor(1, "loader") as pool:
-            pending: list[Future[Region]] = []
-            ahead = step
-            for _ in range(step, num_steps):
-                while ahead < num_steps and len(pending) < AHEAD:
-                    pending.append(pool.submit(self.region, ahead * self.batch))
-                    ahead += 1
-                yield pending.pop(0).result()
+    def _spread(self, runs: list[tuple[Place, list]]) -> list[list[dict[str, Any]]]:
+        """Over threads, where there are several. Those are daemons: one that hangs in a system call keeps nobody from ending."""
+        if num_readers() == 1:
+            return [self._read_run(run) for run in runs]
+        if self._pool is None:
+            self._pool = ThreadPool(num_readers())
+        return self._pool.map(self._read_run, runs, chunksize=1)
 
-    def _read(self, sample: int, out: np.ndarray) -> dict[str, Any]:
-        """One crop into ``out`` (C, *region_vox), and what is known of it."""
-        crop = self.crops.draw(sample)
-        row = crop.row
+    def batches(self, step: int, num_steps: int, first_sample: int = 0, patience_s: float = 600.0) -> Iterator[Region]:
+        """Regions of the steps step, step + 1, ..., num_steps - 1, read ahead; step 0 begins with sample ``first_sample``."""
+
+        def make(number: int) -> Region:
+            self.faults.at("read", number)
+            return self.region(first_sample + number * self.batch)
+
+        yield from read_ahead(make, range(step, num_steps), AHEAD, patience_s, lambda: f"scan {self.reading}")
+
+    def scan_of(self, sample: int) -> str:
+        """The scan that a sample's crop lies in."""
+        return self.scan_ids[self.crops.draw(sample).row]
+
+    def unread(self, samples: range) -> list[Unread]:
+        """Which of this rank's samples among these others took the place of."""
+        return self.substitutes.take(samples)
+
+    def _place(self, crop: Any) -> Place:
         scale = np.asarray(crop.read_vox, dtype=np.float64) / np.asarray(self.size_vox)
         read = np.maximum(1, np.round(np.asarray(self.region_vox) * scale)).astype(int)
         low = np.asarray(crop.centre_vox) - read // 2
-        fits = tuple(read) == self.region_vox
-        voxels = self.store.crop(self.scan_ids[row], low.tolist(), read.tolist(), out=out if fits else None)
+        return Place(crop.row, tuple(low.tolist()), tuple(read.tolist()))
+
+    def _read_run(self, run: tuple[Place, list[tuple[int, np.ndarray]]]) -> list[dict[str, Any]]:
+        """Crops of a scan that lie close to each other. If their box cannot be read, each is tried by itself."""
+        place, members = run
+        box = None
+        self._reading[threading.get_ident()] = self.scan_ids[place.row]
+        if len(members) > 1:
+            with suppress(OSError, ValueError):
+                box = self.scratch.take((len(self.windows[0]), *place.size))
+                self.store.crop(self.scan_ids[place.row], place.low, place.size, out=box)
+        ready = None if box is None else (place, box)
+        items = [self.substitutes.read(lambda number, out=out: self._read(number, out, ready), sample) for sample, out in members]
+        self._last_read = self._reading.pop(threading.get_ident())
+        return items
+
+    def _read(self, sample: int, out: np.ndarray, ready: tuple[Place, np.ndarray] | None = None) -> dict[str, Any]:
+        """One crop into ``out`` (C, *region_vox), and what is known of it; from a box that is ready, if it lies there."""
+        crop = self.crops.draw(sample)
+        place, row = self._place(crop), crop.row
+        self._reading[threading.get_ident()] = self.scan_ids[row]
+        fits, low, read = place.size == self.region_vox, np.asarray(place.low), np.asarray(place.size)
+        if ready is not None and place in ready[0]:
+            voxels = ready[1][(slice(None), *ready[0].window(place))]
+            if fits:
+                out[...] = voxels
+        else:
+            voxels = self.store.crop(self.scan_ids[row], place.low, place.size, out=out if fits else None)
         affine = self.affines[row].copy()
         affine[:3, 3] += affine[:3, :3] @ low
         inside = np.stack([np.clip(-low, 0, read), np.clip(np.asarray(self.shapes[row]) - low, 0, read)], -1)

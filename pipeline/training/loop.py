@@ -1,11 +1,12 @@
-"""The loop: steps, journal, evaluation, checkpoints. It knows a learner's ``backward`` and ``update`` and nothing of objectives.
+"""The loop: steps, epochs, journal, evaluation, checkpoints. Of a learner it knows ``backward``, ``update`` and ``epoch``.
 
 A run that is killed and called again ends with the same bytes, since batches, views and learning rate are functions of the step and
-the checkpoint holds everything else. "Same" is meant for one number of threads and one kind of processor.
+the checkpoint holds everything else. "Same" is meant for one number of threads and ranks and one kind of processor.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,29 @@ from torch import Tensor
 from pipeline.keys import key
 from pipeline.progress import Progress
 from pipeline.recipe import Training
-from pipeline.step import Loss, to_device
+from pipeline.step import Loss, Step, to_device
 from pipeline.tracking.journal import Journal, Silence
-from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.injection import Faults
+from pipeline.training.keeping import go_back, restore, save
 from pipeline.training.layout import place
 from pipeline.training.learner import Learner
 from pipeline.training.loader import Loader
 from pipeline.training.micro import micro_batches
-from pipeline.training.optimiser import make_optimiser, rate_factor, set_rate
+from pipeline.training.optimiser import make_optimiser
 from pipeline.training.ranks import Ranks, share
-from pipeline.training.sharded import clip, settled, settled_optimiser, whole
-from pipeline.training.signals import Stopped, watching
+from pipeline.training.readings import Reading, Readings
+from pipeline.training.rules import Rules
+from pipeline.training.sharded import local
+from pipeline.training.signals import Stop, Stopped, watching
+from pipeline.training.spikes import Spikes
 from pipeline.training.staging import on_device
+from pipeline.training.stepping import Outcome, Stepper, written
 from pipeline.training.watch import Watcher
+from pipeline.training.watchdog import Watchdog
 
-MAX_SKIPS = 10
 NUM_JUDGED = 4  # batches of held-out crops in an evaluation
+PACKED = 6  # figures of every step, of ``Outcome.packed``
 
 
 class Loop:
@@ -45,66 +53,157 @@ class Loop:
         folder: Path,
         ranks: Ranks | None = None,
         watchers: Sequence[Watcher] = (),
+        faults: Faults | None = None,
     ) -> None:
         self.ranks, self.watchers = ranks or Ranks(), tuple(watchers)
+        self.faults = faults or Faults.from_environment(self.ranks.rank)
         self.device = self.ranks.device
         self.learner, self.loader, self.judge, self.training, self.folder = learner, loader, judge, training, folder
         place(learner, training, self.ranks)
         _, self.micro_batch = share(training.batch, training.micro_batch, self.ranks.world)
-        trained = [p for p in learner.parameters() if p.requires_grad]
-        self.optimiser = make_optimiser([(trained, 1.0)], training.learning_rate, training.weight_decay)
-        self.trained = trained
+        self.trained = [p for p in learner.parameters() if p.requires_grad]
+        self.optimiser = make_optimiser([(self.trained, 1.0)], training.learning_rate, training.weight_decay)
+        self.spikes = Spikes(self.device, training.spikes == "skip")
+        steps = (training.steps, training.warmup, training.clip)
+        self.stepper = Stepper(self.trained, self.optimiser, *steps, written(learner), self.ranks, self.spikes)
         self.journal = Journal(folder / "journal.jsonl") if self.ranks.leads else Silence()
-        self.checkpoints = folder / "checkpoints"
-        self.skips, self.seconds = 0, {"wait": 0.0, "step": 0.0}
+        self.rules = Rules(folder, training, self.journal, loader.scan_of)
+        loader.faults, self.step_now = self.faults, 0
+        learner.told = lambda text: self.journal.write("note", step=self.step_now, text=text)
+        self.checkpoints = Checkpoints(folder / "checkpoints", at=lambda stage: self.faults.at(f"save:{stage}", self.step_now))
+        self.readings, self.seconds = Readings(self.device), {"wait": 0.0, "step": 0.0}
+        # Behind the reader's own patience, which names the scan, and ahead of the collectives' time-out, which names no rank.
+        patience_s = 1.25 * training.patience_s + 2
+        patience_s = min(patience_s, 0.8 * training.timeout_s) if self.ranks.world > 1 else patience_s
+        self.dog = Watchdog(folder, self.ranks, patience_s)
+        self.stop, self.stop_code, self.last_loss = Stop(), 0, math.nan
+        self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device
+        self.may_write: Sequence[Callable[[], None]] = ()  # each raises if this process may write no more
+        self.who: dict[str, Any] = {}
         self.metrics: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """An epoch is so many steps as the pool of scans needs to be seen once."""
+        return math.ceil(len(self.loader.scan_ids) / self.training.batch)
 
     def run(self, who: dict[str, Any]) -> dict[str, float]:
         """From the newest checkpoint, or from the start, to the end; returns the last evaluation's metrics."""
         torch.use_deterministic_algorithms(self.device.type == "cpu")
-        first = self._restore(who)
-        num_steps = self.training.steps
-        with watching() as stop, Progress(str(who.get("run", "pretrain")), num_steps, first, shown=self.ranks.leads) as progress:
-            mark = time.monotonic()
-            for step, region in enumerate(on_device(self.loader.batches(first, num_steps), self.device), start=first):
-                self.seconds["wait"] += time.monotonic() - mark
-                begun = time.monotonic()
-                losses = self.step(step, region)
-                self.seconds["step"] += time.monotonic() - begun
-                done = step + 1
-                if done % self.training.journal_every == 0 or done == num_steps:
-                    self._write_train(done, losses)
-                if done % self.training.evaluate_every == 0 or done == num_steps:
-                    self.metrics = self.evaluate(done)
-                if heard := self.ranks.agreed(stop.signal or 0):
-                    stop.signal = heard  # a signal to one rank stops all, after the same step
-                if done % self.training.checkpoint_every == 0 or done == num_steps or heard:
-                    self._save(done)
-                if heard:
-                    raise Stopped(stop.exit_code)
-                progress.advance(loss=losses["loss"])
-                mark = time.monotonic()
-        self.journal.write("end", step=num_steps, metrics=self.metrics)
+        self.who, label = who, str(who.get("run", "pretrain"))
+        with watching() as self.stop, self.dog:
+            self.dog.doing("restoring", 0)
+            first: int | None = restore(self)
+            while first is not None:
+                with Progress(label, self.training.steps, first, shown=self.ranks.leads) as progress:
+                    first = self._go(first, progress)
+        self.journal.write("end", step=self.training.steps, metrics=self.metrics)
         return self.metrics
 
-    def step(self, step: int, region: Any) -> dict[str, float]:
-        """One optimiser step; a loss or gradient that is not finite is skipped, ten in a row end the run."""
+    def _go(self, first: int, progress: Progress) -> int | None:
+        """Steps from ``first`` to the end; the step to go on with if the run had to go back, None if it is done."""
+        num_steps = self.training.steps
+        self.dog.doing("reading", first)
+        mark = time.monotonic()
+        batches = self.loader.batches(first, num_steps, self.rules.first_sample, self.training.patience_s)
+        for step, region in enumerate(on_device(batches, self.device), start=first):
+            self.seconds["wait"] += time.monotonic() - mark
+            begun = time.monotonic()
+            self._step(step, region)
+            self.seconds["step"] += time.monotonic() - begun
+            done = step + 1
+            judging = done % self.training.evaluate_every == 0 or done == num_steps
+            saving = done % self.training.checkpoint_every == 0 or done == num_steps
+            if not self._read_all(judging or saving) or (self.stop_code and not self._read_all(True)):
+                return self._go_back(step)
+            if judging:
+                self._judge(done)
+            if saving or self.stop_code:
+                self.dog.doing("saving", done)
+                save(self, done)
+            if self.stop_code:
+                raise Stopped(self.stop_code)
+            progress.advance(loss=self.last_loss)
+            self.dog.doing("reading", done)
+            mark = time.monotonic()
+        return None
+
+    def _step(self, step: int, region: Any) -> None:
+        """One step, with all that may be injected into it, and what is to be read of it later."""
+        self.step_now = step
+        self.dog.doing("computing", step)
+        self.faults.at("step", step)
+        if step % self.steps_per_epoch == 0:
+            self.learner.epoch(step // self.steps_per_epoch)
+        outcome, losses = self.step(step, region)
+        unread = self.loader.unread(self.rules.samples(step))
+        counted = self.ranks.total(torch.full((1,), float(len(unread)), device=self.device))
+        values, what = [outcome.packed(), counted], {"unread": unread}
+        if (step + 1) % self.training.journal_every == 0 or step + 1 == self.training.steps:
+            figures = {**self._named(losses), **self._from_watchers(step + 1)}
+            named = {name: value for name, value in figures.items() if isinstance(value, Tensor)}
+            values.append(self.ranks.mean(torch.stack([value.to(torch.float32) for value in named.values()])))
+            known = {name: value for name, value in figures.items() if name not in named}
+            seconds = {f"time_{name}": round(value, 3) for name, value in self.seconds.items()}
+            what |= {"names": list(named), "known": {**known, "learning_rate": outcome.rate}, "seconds": seconds}
+        self.readings.put(step + 1, torch.cat(values), **what)
+
+    def _from_watchers(self, done: int) -> dict[str, Any]:
+        return {name: value for watcher in self.watchers for name, value in watcher.journalled(self, done).items()}
+
+    def step(self, step: int, region: Any) -> tuple[Outcome, Mapping[str, Loss]]:
+        """Forward, backward and one optimiser step, which is skipped on all ranks if it is not finite on one of them."""
         torch.manual_seed(key(self.learner.seed, "torch", step))
         self.learner.train()
-        self.optimiser.zero_grad(set_to_none=True)
-        num_steps = self.training.steps
-        losses, seen = self.learner.backward(micro_batches(region, self.micro_batch), progress=step / num_steps, step=step)
-        norm = clip(self.trained, self.training.clip)
-        rate = set_rate(self.optimiser, rate_factor(step, num_steps, self.training.warmup))
-        if bool(torch.isfinite(norm)):
-            self.optimiser.step()
-            self.learner.update(seen)
-            self.skips = 0
+        self.stepper.begin()
+        progress, epoch = step / self.training.steps, step // self.steps_per_epoch
+        losses, seen = self.learner.backward(micro_batches(region, self.micro_batch), progress=progress, step=step, epoch=epoch)
+        loss = self._spoilt(step, sum(self.learner.weights[name] * found.value.detach() for name, found in losses.items()))
+        outcome = self.stepper.finish(step, loss, self.stop.code, lambda: self.learner.update(seen))
+        self.gradient_norm = outcome.norm
+        self._watched(step, outcome, seen, losses)
+        return outcome, losses
+
+    def _watched(self, step: int, outcome: Outcome, seen: Step, losses: Mapping[str, Loss]) -> None:
+        """A GPU does not say here whether it skipped, so watchers see every step there."""
+        if self.watchers and (outcome.good.is_cuda or bool(outcome.good)):
             for watcher in self.watchers:
                 watcher.stepped(self, step + 1, seen, losses)
-        else:
-            self._skip(step, region)
-        return {**self._figures(losses), "gradient_norm": float(norm), "learning_rate": rate}
+
+    def _spoilt(self, step: int, loss: Tensor) -> Tensor:
+        """The loss, unless a fault is to be injected into it or into the gradient."""
+        values = {"nan": torch.nan, "inf": torch.inf, "big": 100.0, None: 1.0}
+        if act := self.faults.at("gradient", step):
+            local(next(p for p in self.trained if p.grad is not None).grad).mul_(values[act])
+        return loss * values[self.faults.at("loss", step)]
+
+    def _read_all(self, all_of_them: bool) -> bool:
+        return all(self._read(reading) for reading in self.readings.due(all_of_them))
+
+    def _read(self, reading: Reading) -> bool:
+        """Writes down what a step's figures say; False if the run must go back."""
+        stop, finite, spike, good, self.last_loss, norm, count = reading.values[: PACKED + 1]
+        self.stop_code = max(self.stop_code, int(stop))
+        step, what = reading.done - 1, reading.what
+        self.rules.count_unread(step, what["unread"], int(count))
+        if "names" in what:
+            metrics = dict(zip(what["names"], reading.values[PACKED + 1 :], strict=True))
+            metrics |= {"loss": _whole(metrics), "gradient_norm": norm, **what["known"]}
+            self.journal.write("train", step=reading.done, metrics=metrics, **what["seconds"])
+        return self.rules.go_on(step, bool(finite), bool(spike), bool(good))
+
+    def _go_back(self, step: int) -> int:
+        self.readings.clear()
+        self.dog.doing("going back", step)
+        return go_back(self, step)
+
+    def _judge(self, done: int) -> None:
+        self.dog.doing("evaluating", done)
+        self.faults.at("evaluate", done)
+        self.metrics = self.evaluate(done)
+        if self.metrics and self.metrics["loss"] < self.best.get("loss", math.inf):
+            self.best = {"step": done, "loss": self.metrics["loss"]}
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
@@ -116,66 +215,25 @@ class Loop:
         for batch in range(NUM_JUDGED):
             region = to_device(self.judge.region(batch * self.judge.batch), self.device)
             losses, _, _ = self.learner.losses(region, progress=step / self.training.steps, step=step)
-            for name, value in self._figures(losses).items():
+            named = self._named(losses)
+            values = self.ranks.mean(torch.stack(list(named.values()))).tolist()
+            figures = dict(zip(named, values, strict=True))
+            figures["loss"] = _whole(figures)
+            for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value / NUM_JUDGED
         self.journal.write("evaluate", step=step, metrics=sums)
         return sums
 
-    def _figures(self, losses: dict[str, Loss]) -> dict[str, float]:
-        """One transfer from the device for all figures of a step: means over the ranks."""
+    def _named(self, losses: Mapping[str, Loss]) -> dict[str, Any]:
+        """Every figure of every objective, 0-d float32 on the device."""
         named: dict[str, Tensor] = {}
         for name, loss in losses.items():
             named[f"{name}/loss"] = loss.value
             named[f"{name}/weighted"] = loss.value * self.learner.weights[name]
             named |= {f"{name}/{term}": value for term, value in {**loss.terms, **loss.metrics}.items()}
-        values = self.ranks.mean(torch.stack([value.detach().to(torch.float32) for value in named.values()])).tolist()
-        figures = dict(zip(named, values, strict=True))
-        figures["loss"] = sum(value for name, value in figures.items() if name.endswith("/weighted"))
-        return figures
+        return {name: value.detach().to(torch.float32) for name, value in named.items()}
 
-    def _write_train(self, done: int, losses: dict[str, float]) -> None:
-        for watcher in self.watchers:
-            losses = {**losses, **watcher.journalled(self, done)}
-        self.journal.write(
-            "train", step=done, metrics=losses, time_wait=round(self.seconds["wait"], 3), time_step=round(self.seconds["step"], 3)
-        )
 
-    def _skip(self, step: int, region: Any) -> None:
-        self.skips += 1
-        samples = region.ids.sample.tolist()
-        self.journal.write("note", step=step, text="skipped: the gradient is not finite", samples=samples)
-        if self.skips >= MAX_SKIPS:
-            raise ValueError(
-                f"{self.folder}: {MAX_SKIPS} steps in a row without a finite gradient; lower training.learning_rate or use fp32"
-            )
-
-    def _save(self, step: int) -> None:
-        tensors = {f"learner.{name}": value for name, value in self.learner.state_dict().items()}
-        tensors |= checkpoint.optimiser_tensors(self.optimiser)
-        watchers = {type(watcher).__name__: watcher.state() for watcher in self.watchers}
-        state = {"journal": self.journal.position(), "skips": self.skips, "metrics": self.metrics, "watchers": watchers}
-        tensors = whole(tensors, self.ranks.leads)
-        if not self.ranks.leads:
-            return
-        try:
-            checkpoint.save(self.checkpoints, step, tensors, state)
-        except OSError as error:
-            self.journal.write("note", step=step, text=f"no checkpoint: {error.strerror}")
-
-    def _restore(self, who: dict[str, Any]) -> int:
-        found = checkpoint.load_latest(self.checkpoints)
-        if found is None:
-            self.journal.truncate(0)
-            self.journal.write("start", **who)
-            return 0
-        tensors, state, complaints = found
-        learner = {name.removeprefix("learner."): value for name, value in tensors.items() if name.startswith("learner.")}
-        self.learner.load_state_dict(settled(self.learner.state_dict(), learner))
-        checkpoint.load_optimiser(self.optimiser, settled_optimiser(self.optimiser, tensors))
-        self.journal.truncate(state["journal"])
-        self.skips, self.metrics = state["skips"], state["metrics"]
-        for watcher in self.watchers:
-            watcher.load_state(state["watchers"].get(type(watcher).__name__, {}))
-        for complaint in complaints:
-            self.journal.write("note", step=state["step"], text=complaint)
-        return int(state["step"])
+def _whole(figures: Mapping[str, float]) -> float:
+    """The loss that is descended: the weighted sum of the objectives'."""
+    return sum(value for name, value in figures.items() if name.endswith("/weighted"))

@@ -10,7 +10,10 @@ from pipeline.training.sharded import is_sharded
 
 
 def make_optimiser(groups: Iterable[tuple[Iterable[nn.Parameter], float]], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """One optimiser over (parameters, factor of the learning rate) groups; frozen parameters (factor 0) are left out."""
+    """One optimiser over (parameters, factor of the learning rate) groups; frozen parameters (factor 0) are left out.
+
+    On a GPU it is torch's fused one, which takes a tensor ``found_inf`` that says whether to descend; not where weights lie in parts.
+    """
     built = []
     for parameters, factor in groups:
         chosen = [p for p in parameters if p.requires_grad and factor > 0]
@@ -18,8 +21,11 @@ def make_optimiser(groups: Iterable[tuple[Iterable[nn.Parameter], float]], learn
         for members, decay in ((decayed, weight_decay), (plain, 0.0)):
             if members:
                 built.append({"params": members, "lr": learning_rate * factor, "peak": learning_rate * factor, "weight_decay": decay})
-    mixed = any(is_sharded(p) for group in built for p in group["params"])  # parts and whole tensors cannot share one fused update
-    return torch.optim.AdamW(built, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, foreach=False if mixed else None)
+    own = [p for group in built for p in group["params"]]
+    mixed = any(is_sharded(p) for p in own)  # parts and whole tensors cannot share one fused update
+    fused = all(p.is_cuda for p in own) and not mixed
+    how = {"fused": True} if fused else {"foreach": False if mixed else None}
+    return torch.optim.AdamW(built, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, **how)
 
 
 def rate_factor(step: int, num_steps: int, warmup: float) -> float:

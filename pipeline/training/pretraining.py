@@ -11,11 +11,11 @@ import torch
 from pipeline import __version__
 from pipeline.files import digest_of, read_json, write_json
 from pipeline.folder import StudyFolder
-from pipeline.lease import lease
+from pipeline.lease import Lease, lease
 from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
-from pipeline.recipe import Recipe, Study
+from pipeline.recipe import Recipe, Study, settled
 from pipeline.step import Context
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
@@ -34,9 +34,14 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
     check_manifest(manifest, where)
     check_runs(plan, where, run.needs, manifest)
     train, held_out = pool(manifest, study)
-    identity = {"recipe_digest": digest_of(plan.recipes[run.recipe]), "seed": run.seed, "manifest_digest": manifest_digest(manifest)}
+    identity = {
+        "recipe_digest": digest_of(settled(plan.recipes[run.recipe])),
+        "seed": run.seed,
+        "manifest_digest": manifest_digest(manifest),
+    }
+    leases: list[Lease] = []
     with joined(recipe.training.timeout_s) as ranks, ExitStack() as held:
-        ranks.first(lambda: held.enter_context(lease(folder)))
+        ranks.first(lambda: leases.append(held.enter_context(lease(folder))))
         finished = ranks.first(lambda: read_json(folder / "metrics.json") if _finished(folder, identity) else None)
         if finished is not None:
             return finished
@@ -45,6 +50,7 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run) -> dict[str, Any]:
         loop = make_loop(recipe, run, where, train, held_out, lexicon, folder, ranks)
         if run.start:
             loop.learner.start_from(where.run(run.start) / "model.safetensors")
+        loop.may_write = [held.check for held in leases]
         metrics = loop.run(who={**identity, "run": run.run, "recipe": run.recipe, "version": __version__})
         write_examples(loop, folder / "examples.npz")
         if ranks.leads:

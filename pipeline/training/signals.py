@@ -1,4 +1,8 @@
-"""A signal asks for one checkpoint and an orderly end: SIGTERM, SIGUSR1, SIGUSR2 -> exit 75; SIGINT -> exit 130."""
+"""A signal asks for one checkpoint and an orderly end: SIGTERM, SIGUSR1, SIGUSR2 -> exit 75 ("resume me"); SIGINT -> exit 130.
+
+The handler does nothing but note it. One rank that was told is enough: at the end of a step all ranks take the largest code that one
+of them noted, so all of them save the same step. A second SIGINT ends the process at once, also in the middle of a call into C.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +11,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-RESUME_ME = 75
+RESUME_ME, INTERRUPTED = 75, 130
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stop:
-    """Which signal came, if any; the handler does nothing but set it."""
+    """``code``: what this process was asked to end with; 0 is go on. Ctrl-C weighs more than what a scheduler sends."""
 
-    signal: int | None = None
+    def __init__(self) -> None:
+        self.code = 0
 
-    @property
-    def exit_code(self) -> int:
-        return 130 if self.signal == signal.SIGINT else RESUME_ME
+    def note(self, number: int, frame: FrameType | None = None) -> None:
+        self.code = max(self.code, INTERRUPTED if number == signal.SIGINT else RESUME_ME)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Stopped(SystemExit):
-    """Raised after the checkpoint is written; its code is the process's exit code."""
+    """Raised when all is saved; its code is the process's exit code."""
 
 
 @contextmanager
 def watching() -> Iterator[Stop]:
-    """Signals inside the block set the flag; the old handlers return afterwards."""
+    """Signals inside the block are noted; the old handlers return afterwards."""
     stop = Stop()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        stop.signal = number
-
-    watched = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    old = {number: signal.signal(number, note) for number in watched}
+    old = {number: signal.signal(number, stop.note) for number in WATCHED}
     try:
         yield stop
     finally:

@@ -18,6 +18,7 @@ from pipeline.plan import Plan, Transfer
 from pipeline.plugins import load, only, settings
 from pipeline.progress import Progress
 from pipeline.step import Context
+from pipeline.training.signals import Stop, watching
 from pipeline.transfer import leakage
 from pipeline.transfer.batches import Batches
 from pipeline.transfer.cells import (
@@ -44,16 +45,17 @@ BOTH = ("validation", "test")
 
 
 def finetune(plan: Plan, where: StudyFolder, transfer: Transfer) -> Path:
-    """Runs or continues every cell of one initialisation; returns the path of ``cases.parquet``."""
-    with lease(where.transfer(transfer.transfer)):
-        return Finetuning(plan, where, transfer).run()
+    """Runs or continues every cell of one initialisation; returns the path of ``cases.parquet``. A signal ends it with 75 (Ctrl-C: 130)."""
+    with lease(where.transfer(transfer.transfer)), watching() as stop:
+        return Finetuning(plan, where, transfer, stop).run()
 
 
 class Finetuning:
     """All cells of one initialisation share the volumes in memory, the splits and the schedule."""
 
-    def __init__(self, plan: Plan, where: StudyFolder, transfer: Transfer) -> None:
+    def __init__(self, plan: Plan, where: StudyFolder, transfer: Transfer, stop: Stop | None = None) -> None:
         self.plan, self.where, self.transfer, self.folder = plan, where, transfer, where.transfer(transfer.transfer)
+        self.stop = stop or Stop()
         study = plan.study_value()
         self.settings, self.initialisation = study.finetune, initialisation(plan, transfer.initialisation)
         self.runs = _by_seed(plan, transfer)
@@ -170,7 +172,8 @@ class Finetuning:
         scan_ids = subset(self.scans["train"]["scan_id"].tolist(), cell.num_labels, cell.seed)
         batches = Batches(self.volumes, scan_ids, self.settings.size_vox, self.settings.batch, cell.steps, cell.seed)
         model = self._model(cell)
-        fitted = fit(model, self.kind, batches, self.settings, cell.steps, cell.learning_rate, self.initialisation.encoder_rate)
+        rates = (cell.learning_rate, self.initialisation.encoder_rate)
+        fitted = fit(model, self.kind, batches, self.settings, cell.steps, *rates, self.stop)
         results: dict[str, Any] = {
             split: judge(model, self.kind, self.volumes, self.scans[split]["scan_id"].tolist(), self.settings.size_vox) for split in judged
         }

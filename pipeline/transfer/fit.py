@@ -1,6 +1,5 @@
 """Fitting a model to labelled crops, and judging it on whole volumes."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,9 @@ import torch
 
 from pipeline.keys import key
 from pipeline.recipe import Finetune
-from pipeline.training.optimiser import make_optimiser, rate_factor, set_rate
+from pipeline.training.optimiser import make_optimiser
+from pipeline.training.signals import Stop, Stopped
+from pipeline.training.stepping import Outcome, Stepper, written
 from pipeline.transfer.batches import Batches
 from pipeline.transfer.labelled import LabelledVolumes
 from pipeline.transfer.metrics import overlaps
@@ -26,8 +27,11 @@ class Fitted:
     skipped: int
 
 
-def fit(model: Model, kind: Any, batches: Batches, settings: Finetune, num_steps: int, learning_rate: float, encoder_rate: float) -> Fitted:
-    """AdamW with warm-up, cosine and gradients clipped to norm 1. A step whose loss or gradient is not finite is skipped and counted."""
+def fit(
+    model: Model, kind: Any, batches: Batches, settings: Finetune, num_steps: int, learning_rate: float, encoder_rate: float, stop: Stop
+) -> Fitted:
+    """The steps of pretraining (``training/stepping.py``): AdamW with warm-up, cosine, gradients clipped to norm 1, and a step skipped and
+    counted whose loss or gradient is not finite. A signal ends it: what is fitted again is one cell."""
     model.train()
     if encoder_rate == 0:
         model.freeze_encoder()
@@ -35,26 +39,30 @@ def fit(model: Model, kind: Any, batches: Batches, settings: Finetune, num_steps
     optimiser = make_optimiser([(rest, 1.0), (encoder, encoder_rate)], learning_rate, settings.weight_decay)
     trained = [p for p in model.parameters() if p.requires_grad]
     device = trained[0].device
+    stepper = Stepper(trained, optimiser, num_steps, settings.warmup, CLIP, written(model))
     every = max(1, num_steps // POINTS)
-    curve, losses, skipped = [], [], 0
+    curve, outcomes, skipped = [], [], 0
     for step in range(num_steps):
         torch.manual_seed(key(batches.seed, "torch", step))
-        rate = set_rate(optimiser, rate_factor(step, num_steps, settings.warmup))
         voxels, labels = (part.to(device, non_blocking=True) for part in batches.batch(step))
+        stepper.begin()
         loss = kind.loss(model(voxels), labels)
-        optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(trained, CLIP)
-        value = float(loss.detach())
-        if math.isfinite(value) and bool(torch.isfinite(norm)):
-            optimiser.step()
-            losses.append(value)
-        else:
-            skipped += 1
+        outcomes.append(stepper.finish(step, loss))
+        if stop.code:
+            raise Stopped(stop.code)
         if (step + 1) % every == 0 or step + 1 == num_steps:
-            curve.append((step + 1, round(sum(losses) / len(losses), 6) if losses else None, rate))
-            losses = []
+            losses = _accepted(outcomes)
+            skipped += len(outcomes) - len(losses)
+            curve.append((step + 1, round(sum(losses) / len(losses), 6) if losses else None, outcomes[-1].rate))
+            outcomes = []
     return Fitted(tuple(curve), skipped)
+
+
+def _accepted(outcomes: list[Outcome]) -> list[float]:
+    """Losses of the steps that were taken: one wait for the device in a point of the curve."""
+    values = torch.stack([torch.stack([outcome.good.to(torch.float32), outcome.loss]) for outcome in outcomes]).tolist()
+    return [loss for good, loss in values if good]
 
 
 @torch.no_grad()
