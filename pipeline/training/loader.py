@@ -110,13 +110,12 @@ class Loader:
     def _read_run(self, run: tuple[Place, list[tuple[int, np.ndarray]]]) -> list[dict[str, Any]]:
         """Crops of a scan that lie close to each other. If their box cannot be read, each is tried by itself."""
         place, members = run
-        box = None
+        ready = None
         self._reading[threading.get_ident()] = self.scan_ids[place.row]
         if len(members) > 1:
             with suppress(OSError, ValueError):
                 box = self.scratch.take((len(self.windows[0]), *place.size))
-                self.store.crop(self.scan_ids[place.row], place.low, place.size, out=box)
-        ready = None if box is None else (place, box)
+                ready = place, self.store.crop(self.scan_ids[place.row], place.low, place.size, out=box)
         items = [self.substitutes.read(lambda number, out=out: self._read(number, out, ready), sample) for sample, out in members]
         self._last_read = self._reading.pop(threading.get_ident())
         return items
