@@ -24,6 +24,7 @@ from pipeline.scans.pixels import Image
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.slices import Slice
 
+MAX_TILES = 1024
 MAX_TURN = 1e-3  # between the header's normal and that of the image plane
 SAME_MM = 1e-3
 
@@ -70,7 +71,7 @@ def _tiling(dataset: Any, csa: Values, shape: tuple[int, int]) -> tuple[int, tup
     number = int(stated)
     again = _private(dataset, 0x0019, "SIEMENS MR HEADER", 0x0A)
     times = len(csa.get("MosaicRefAcqTimes", ()))
-    if number != stated or number < 1 or again not in (None, number) or times not in (0, number):
+    if number != stated or not 1 <= number <= MAX_TILES or again not in (None, number) or times not in (0, number):
         raise Refused(Code.MOSAIC)
     wide = math.isqrt(number - 1) + 1
     if shape[0] % wide or shape[1] % wide:

@@ -14,16 +14,21 @@ from typing import Any
 
 from pipeline.scans.objects import read_object
 
+INPUTS = (
+    "Units", "SUVType", "CorrectedImage", "DecayCorrection", "PatientWeight", "SeriesDate", "SeriesTime", "AcquisitionDate",
+    "AcquisitionTime", "RadiopharmaceuticalInformationSequence",
+)  # fmt: skip
+
 
 def suv_factor(paths: Sequence[Path]) -> float:
     """What turns the stored Bq/ml of a series into SUV; 1 where they are no Bq/ml or an input is missing, odd or not of one mind."""
-    factors = {_factor(read_object(path, pixels=False)) for path in paths}
+    factors = {_factor(read_object(path, pixels=False, only=INPUTS)) for path in paths}
     return factors.pop() if len(factors) == 1 else 1.0
 
 
 def is_suv(paths: Sequence[Path]) -> bool:
     """Whether the values of a series are read as SUV: because they become so here, or are stored so (g/ml, by body weight)."""
-    headers = [read_object(path, pixels=False) for path in paths]
+    headers = [read_object(path, pixels=False, only=INPUTS) for path in paths]
     try:
         if all(header.get("Units") == "GML" and header.get("SUVType", "BW") == "BW" for header in headers):
             return True
@@ -51,7 +56,7 @@ def _factor(header: Any) -> float:
         if not (0 <= waited <= 6 * 3600 and 60 <= half_life <= 1e6):
             return 1.0
         return weight * 1000 / (dose * math.exp2(-waited / half_life))
-    except (AttributeError, TypeError, ValueError, KeyError):
+    except Exception:  # an input that is missing or odd; and pydicom raises what it likes on a damaged one
         return 1.0
 
 

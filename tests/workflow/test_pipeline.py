@@ -136,6 +136,7 @@ def test_the_verdict_has_its_columns_and_says_what_it_compares(study):
         "finetune_steps",
         "planned",
         "saw_test_subjects",
+        "significant",
     ]
     assert set(table["initialisation"]) == {"scratch", "restoration", "transvw"}
     assert (table["num_cases"] == 2).all()

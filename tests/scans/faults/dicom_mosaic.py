@@ -127,6 +127,10 @@ refused("of_two_numbers", **image(NumberOfImagesInMosaic=[7, 7]))
 refused("of_more_tiles_than_times", number=8, tags={"NumberOfImagesInMosaic": ("US", [9])})
 refused("of_fewer_tiles_than_are_full", number=9, tags={"NumberOfImagesInMosaic": ("US", [8]), "MosaicRefAcqTimes": None})
 refused("of_tiles_that_do_not_fit", number=9, tags={"NumberOfImagesInMosaic": ("US", [14]), "MosaicRefAcqTimes": None}, shape=(10, 10))
+refused(
+    "of_four_thousand_tiles_of_a_pixel", number=4, shape=(34, 34),
+    tags={"NumberOfImagesInMosaic": ("US", [68 * 68]), "MosaicRefAcqTimes": None},
+)  # fmt: skip
 refused("in_too_wide_a_square", number=9, wide=4, tags={"MosaicRefAcqTimes": None})
 refused(
     "of_another_number_in_another_element", act=lambda ds: ds.private_block(0x19, "SIEMENS MR HEADER", create=True).add_new(10, "US", 6)
