@@ -3,7 +3,8 @@
     python benchmarks/gpu.py [--rehearsal] [--device cpu] [--out FOLDER] [PART ...]
 
 A part is a file with a docstring, ``LIMIT_S`` (seconds at most; half in a rehearsal), ``ALONE`` (whether its times would suffer from
-company) and ``measure(run) -> dict``. Those that need not be alone run side by side at the end. A part that fails or hangs costs its own
+company) and ``measure(run) -> dict``. Those that need not be alone run side by side at the end; one that is ``BESIDE`` keeps to one core
+from the beginning. A part that fails or hangs costs its own
 figures only.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 # Alone first, in this order; the others side by side.
-ORDER = ("facts", "network", "views", "loader", "loop", "compiled", "parity", "syncs", "resume", "processor")
+ORDER = ("facts", "network", "views", "loader", "loop", "compiled", "blocks", "parity", "syncs", "resume", "processor")
 
 
 def main() -> None:
@@ -47,19 +48,21 @@ class Driver:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.begun = arguments, time.monotonic()
         self.found: dict[str, dict] = {}
-        self.quiet = Path(tempfile.mkdtemp()) / "quiet"  # appears once nothing else runs: a part may wait for it before it takes times
+        self.quiet = Path(tempfile.mkdtemp()) / "quiet"  # appears once all that still run wait for it, to take times in turns
 
     def run(self) -> None:
         names = [name for name in ORDER if not self.arguments.parts or name in self.arguments.parts]
         modules = {name: importlib.import_module(f"benchmarks.device.{name}") for name in names}
+        beside = [name for name in names if getattr(modules[name], "BESIDE", False)]
+        together = {name: self.start(name, modules[name].LIMIT_S) for name in beside}
         for name in [name for name in names if modules[name].ALONE]:
             self.finish(name, *self.start(name, modules[name].LIMIT_S))
-        together = {name: self.start(name, modules[name].LIMIT_S) for name in names if not modules[name].ALONE}
+        together |= {name: self.start(name, modules[name].LIMIT_S) for name in names if not modules[name].ALONE and name not in beside}
         while together:
             ended = [name for name, (process, until, _) in together.items() if process.poll() is not None or time.monotonic() > until]
             for name in ended:
                 self.finish(name, *together.pop(name))
-            if len(together) == 1:
+            if together and all((self.quiet.parent / f"{name}.waiting").exists() for name in together):
                 self.quiet.touch()
             time.sleep(0.1)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import itertools
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,17 @@ class Run:
     def wait(self) -> None:
         if not self.tiny:
             torch.cuda.synchronize()
+
+    @contextmanager
+    def quiet(self, limit_s: float = 45.0) -> Iterator[bool]:
+        """Until all parts that still run wait for this, and then in turns; whether it came to that in time."""
+        sign, until = Path(os.environ["QUIET"]), time.monotonic() + limit_s
+        (sign.parent / f"{self.path.name.partition('.')[0]}.waiting").touch()
+        while not sign.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        with (sign.parent / "turn").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            yield sign.exists()
 
     def repeats(self, number: int) -> int:
         return 2 if self.tiny else max(3, number // 3) if self.rehearsal else number

@@ -4,7 +4,18 @@ from typing import Any
 
 
 def table(whole: dict[str, Any]) -> str:
-    parts = [head(whole), network(whole), views(whole), loader(whole), loop(whole), parity(whole), waits(whole), resume(whole), rest(whole)]
+    parts = [
+        head(whole),
+        network(whole),
+        profile(whole),
+        views(whole),
+        loader(whole),
+        loop(whole),
+        parity(whole),
+        waits(whole),
+        resume(whole),
+        rest(whole),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -24,17 +35,28 @@ def network(whole: dict[str, Any]) -> str:
     found, peak = whole.get("network", {}), whole.get("facts", {}).get("matmul_tflops")
     lines = []
     for what in ("resenc", "unet"):
-        gflop = found.get(f"{what}_gflop_crop", 0)
-        compiled = [row for row in whole.get("compiled", {}).get("rows", []) if row["network"] == what]
-        for row in [*found.get(what, []), *[row | {"compiled": True} for row in compiled]]:
-            how = [row["layout"], *(key for key in ("float32_norm", "tuned", "compiled") if row.get(key))]
-            tflops = round(gflop * row["crops_s"] / 1e3, 1) if "crops_s" in row else None
+        gflop = found.get(f"{what}_gflop_crop") or whole.get("compiled", {}).get(f"{what}_gflop_crop")
+        compiled = [row for part in ("compiled", "blocks") for row in whole.get(part, {}).get("rows", []) if row["network"] == what]
+        for row in [*found.get(what, []), *compiled]:
+            how = [row["layout"], *(key for key in ("float32_norm", "tuned") if row.get(key))]
+            how += [f"compiled {row['compiled']}"] if "compiled" in row else []
+            tflops = round(gflop * row["crops_s"] / 1e3, 1) if gflop and "crops_s" in row else None
             share = f"{tflops / peak:.1%}" if tflops and peak else None
             lines.append(
                 [what, " ".join(how), row["batch"], row.get("ms", row.get("failed")), row.get("crops_s"), tflops, share, row.get("peak_gb")]
             )
     names = ["network", "how", "batch", "step ms", "crops/s", "TFLOP/s", "share of peak", "peak GB"]
     return "## Training step, bf16, 96³, crops on the device\n\n" + rows(names, lines) if lines else ""
+
+
+def profile(whole: dict[str, Any]) -> str:
+    found = {what: whole.get("network", {}).get(f"{what}_profile") for what in ("resenc", "unet")}
+    lines = [[what, kind, ms, f"{ms / sum(shown.values()):.1%}"] for what, shown in found.items() if shown for kind, ms in shown.items()]
+    return (
+        "Where the GPU's time of such a step goes (batch 8, contiguous):\n\n" + rows(["network", "kernels", "ms", "share"], lines)
+        if lines
+        else ""
+    )
 
 
 def views(whole: dict[str, Any]) -> str:
@@ -66,6 +88,7 @@ def parity(whole: dict[str, Any]) -> str:
              for name, value in found.get("views", {}).items()]  # fmt: skip
     lines += [["loss", name, value if isinstance(value, str) else ", ".join(f"{k} {v[2]:.1e}" for k, v in value.items())]
               for name, value in found.get("losses", {}).items()]  # fmt: skip
+    lines += [["graph", name, "the same bits" if value is True else value] for name, value in found.get("graphs", {}).items()]
     text = "Views: largest absolute difference (masks: share of voxels). Losses: relative difference."
     return f"## Device beside CPU, float32\n\n{text}\n\n" + rows(["kind", "name", "differences"], lines) if lines else ""
 

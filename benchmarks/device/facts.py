@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.device._run import Run
 
-LIMIT_S = 60
+LIMIT_S = 20
 ALONE = True
 
 

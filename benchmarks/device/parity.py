@@ -1,16 +1,17 @@
 """Views and losses on the device beside those on the CPU, in float32, for everything that the folders hold."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 
 from benchmarks.device._run import VIEWS, Run, keys_of, lexicon, recipe_of, region_of
 from pipeline import plugins
 from pipeline.recipe import Recipe
-from pipeline.step import to_device
+from pipeline.step import Ids, to_device
+from pipeline.training.graphs import Replayed, tensors
 from pipeline.training.learner import Learner
 
-LIMIT_S = 120
+LIMIT_S = 80
 ALONE = False
 SIDE = 32
 SHOWN = {
@@ -28,6 +29,10 @@ def measure(run: Run) -> None:
     for name, mapping in {**VIEWS, **{name: {name: {}} for name in plugins.names("views")}}.items():
         views[name] = attempt(lambda mapping=mapping: compared_view(run, mapping))
         run.note({"views": views})
+    graphs: dict[str, object] = {}
+    for name, mapping in VIEWS.items():
+        graphs[name] = attempt(lambda mapping=mapping: compared_graph(run, mapping))
+        run.note({"graphs": graphs})
     losses: dict[str, object] = {}
     for name in plugins.names("objectives"):
         losses[name] = attempt(lambda name=name: compared_objective(run, name))
@@ -59,6 +64,25 @@ def compared_view(run: Run, mapping: dict) -> dict:
     return found
 
 
+def compared_graph(run: Run, mapping: dict) -> bool | str:
+    """Whether a view replayed from a CUDA graph has the very bits of a plain call, for three batches, of which the last are kept."""
+    view, refused = run.view(mapping, run.size), []
+
+    def work(region):
+        return view.apply(region, view.draw(region.ids.sample, region))
+
+    replayed = Replayed(work, refused.append)
+    regions = []
+    for number in range(3):
+        region = to_device(region_of(run.size, view.extent_vox(), 4, seed=number), run.device)
+        regions.append(replace(region, places=None, ids=Ids(*[keys_of(4, number, run.device)] * 3)))
+    shown = [replayed(region) for region in regions]
+    if refused:
+        return refused[0]
+    plain = [work(region) for region in regions]
+    return all(torch.equal(a, b) for a, b in zip(tensors(shown), tensors(plain), strict=True))
+
+
 def compared_objective(run: Run, name: str) -> dict:
     """Loss, figures and gradient of one objective on the first kind of view that it accepts."""
     refused = ""
@@ -86,10 +110,10 @@ def outcome(run: Run, name: str, shown: str, mapping: dict, device: torch.device
     region = to_device(region_of(run.size, learner.region_vox(), 4), device)
     for _ in range(2):  # queues and banks hold something
         learner.zero_grad(set_to_none=True)
-        losses, step = learner.backward(region, progress=0.5, step=1)
+        losses, step = learner.backward((region,), progress=0.5, step=1)
         learner.update(step)
     learner.zero_grad(set_to_none=True)
-    losses, _ = learner.backward(region, progress=0.5, step=2)
+    losses, _ = learner.backward((region,), progress=0.5, step=2)
     squared = sum(float(p.grad.double().square().sum()) for p in learner.parameters() if p.grad is not None)
     found = {"loss": float(losses[name].value), "gradient": squared**0.5}
     return found | {key: float(value) for key, value in losses[name].metrics.items()}

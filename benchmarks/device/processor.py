@@ -1,4 +1,4 @@
-"""What runs on this machine's processor, on one core beside the other parts: the benchmarks of views and of the loader."""
+"""What runs on this machine's processor, on one core while the first parts use the GPU: the benchmarks of views and of the loader."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ from benchmarks.device._run import Run
 
 LIMIT_S = 150
 ALONE = False
+BESIDE = True  # from the beginning, while hardly anything else keeps the processor busy
 FOLDER = Path(__file__).resolve().parents[1]
 
 

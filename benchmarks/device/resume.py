@@ -9,7 +9,7 @@ import torch
 from benchmarks.device._run import SMALL_UNET, Run, loop_of, recipe_of, study
 from pipeline.training import checkpoint
 
-LIMIT_S = 120
+LIMIT_S = 100
 ALONE = False
 STEPS, BROKEN = 12, 7
 

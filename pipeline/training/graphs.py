@@ -30,10 +30,10 @@ class Replayed:
         self.plain = False
 
     def __call__(self, value: Any) -> Any:
-        tensors = _tensors(value)
-        if self.plain or not self._fit(tensors):
+        held = tensors(value)
+        if self.plain or not self._fit(held):
             return self.work(value)
-        shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+        shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in held)
         if shapes not in self.graphs:
             if len(self.graphs) == MOST_SHAPES:
                 return self.work(value)
@@ -45,8 +45,8 @@ class Replayed:
                 return self.work(value)
         return self.graphs[shapes](value)
 
-    def _fit(self, tensors: list[Tensor]) -> bool:
-        return self.capture is not Graph or all(tensor.is_cuda for tensor in tensors)
+    def _fit(self, held: list[Tensor]) -> bool:
+        return self.capture is not Graph or all(tensor.is_cuda for tensor in held)
 
 
 class Graph:
@@ -71,7 +71,8 @@ class Graph:
         return mapped(Tensor.clone, self.made)
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor in a value, in order."""
     found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:

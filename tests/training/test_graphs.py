@@ -9,7 +9,7 @@ import torch
 from pipeline.keys import fold
 from pipeline.plugins import load, names, settings
 from pipeline.step import Context, Ids, Region
-from pipeline.training.graphs import MOST_SHAPES, Replayed
+from pipeline.training.graphs import MOST_SHAPES, Replayed, tensors
 from pipeline.training.micro import mapped
 
 SIZE = (12, 10, 8)
@@ -52,12 +52,6 @@ def work_of(name, values):
         return {"seen": view.apply(region, view.draw(fold(region.ids.sample, "seen"), region))}
 
     return view, work
-
-
-def tensors(value):
-    found = []
-    mapped(lambda tensor: (found.append(tensor), tensor)[1], value)
-    return found
 
 
 def same(one, other):

@@ -5,8 +5,8 @@ import gc
 import numpy as np
 import pytest
 import torch
-
 import toy
+
 from pipeline.crops._crop import Crop
 from pipeline.step import Region
 from pipeline.training import loader as loaders
