@@ -66,10 +66,11 @@ class Body:
         ends = np.concatenate([np.stack([end, rows, slices], axis=1) for end in (first, last)])
         low = ends * self.factors
         high = np.minimum(low + self.factors, self.shape) - 1
-        corners = [np.where(upper, high, low) for upper in np.indices((2, 2, 2)).reshape(3, 8).T]
-        centres = grid.world(np.concatenate(corners))
-        half = np.abs(grid.affine[:3, :3]).sum(axis=1) / 2
-        return centres.min(axis=0) - half, centres.max(axis=0) + half
+        turn, origin = grid.affine[:3, :3], grid.affine[:3, 3]
+        least = [(np.where(row > 0, low, high) @ row).min() for row in turn]
+        most = [(np.where(row > 0, high, low) @ row).max() for row in turn]
+        half = np.abs(turn).sum(axis=1) / 2
+        return least + origin - half, most + origin + half
 
 
 def find_body(found: BlockMeans, modality: str = "MR") -> Body:
@@ -121,14 +122,14 @@ def from_body(body: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray) -> np.n
 
 
 def _outline(above: np.ndarray) -> np.ndarray:
-    """The largest component after an opening (which cuts the table and noise off), filled in 3D and in each axial slice."""
+    """The largest component after an opening (which cuts the table and noise off), filled in each axial slice."""
     opened = _grown(~_grown(~above, True))
     labels, count = ndimage.label(opened if opened.any() else above)
     if count == 0:
         return above
     largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     grown = _grown(largest) & above | largest
-    return _filled(_filled(grown, in_slices=False), in_slices=True)
+    return _filled(grown)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -150,15 +151,14 @@ def _grown(mask: np.ndarray, outside: bool = False) -> np.ndarray:
     return out
 
 
-def _filled(mask: np.ndarray, in_slices: bool) -> np.ndarray:
-    """With all of its outside filled that does not reach a face of the volume (or the rim of its own axial slice)."""
-    neighbours = ndimage.generate_binary_structure(3, 1)
-    neighbours[:, :, [0, 2]] &= not in_slices
-    outside, count = ndimage.label(~mask, neighbours)
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """With all of its outside filled that does not reach the rim of its axial slice, and so with every cavity."""
+    in_slices = ndimage.generate_binary_structure(3, 1)
+    in_slices[:, :, [0, 2]] = False
+    outside, count = ndimage.label(~mask, in_slices)
     reaches = np.zeros(count + 1, dtype=bool)
-    for axis in range(2 if in_slices else 3):
-        for end in (0, -1):
-            reaches[outside.take(end, axis=axis)] = True
+    for rim in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
+        reaches[rim] = True
     reaches[0] = False  # the mask itself
     return ~reaches[outside]
 

@@ -5,9 +5,9 @@
 The scan is that of ``phantom_ct.py`` (512 x 512 x 200 int16, 0.78 x 0.78 x 2 mm, LPS) unless named. Everybody turns it
 to RAS and 1.5 mm, maps -1000 to 1000 HU onto 0 to 1 (Vesalius by its contract), crops to the body and writes it as is the custom
 there: SimpleITK and MONAI float32 NIfTI (gzip), nnU-Net its blosc2 store with its default resampling and no crop to the
-body, Vesalius int16 with body mask, fingerprint and digests. Each run is a process of its own; contestants take turns; medians of the
-process's CPU time with its children, and of the peak of its memory above the imports. ``--peers``: the Python of
-an environment with nnunetv2, SimpleITK and monai.
+body, Vesalius int16 with body mask, fingerprint and digests. Each run is a process of its own, and contestants take turns; medians
+of CPU time (with that of children) and of the peak of memory above the imports. ``--peers``: the Python of an environment with nnunetv2,
+SimpleITK and monai.
 """
 
 from __future__ import annotations

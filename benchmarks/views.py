@@ -6,6 +6,7 @@ statistics are printed beside the times: share of voxels changed, their mean cha
     OMP_NUM_THREADS=1 python benchmarks/views.py
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -24,7 +25,6 @@ from pipeline.keys import fold
 from pipeline.step import Context, Ids, Places, Region
 
 SIZES = (((32, 48, 32), 8), ((64, 64, 32), 8), ((96, 96, 96), 1))
-ROUNDS = 30
 MARGIN_VOX = 14
 ONE_OF = {"one_of": True, "non_linear": 0.25, "shuffle": 0.25, "in_painting": 0.25, "out_painting": 0.25}
 WARP = {"elastic": 1.0, "elastic_axes": 2, "elastic_target": False, "elastic_smooth_mm": 8.0, "elastic_margin_vox": 14}
@@ -180,21 +180,21 @@ def compare(published: Callable, show: Callable, region: Region, clean: torch.Te
     return theirs, ours
 
 
-def print_views() -> None:
+def print_views(rounds: int) -> None:
     print(f"{'crop':<10} {'view':<34} {'ms/batch':>9} {'ms/crop':>8} {'crops/s':>8}")
     for size, batch in SIZES:
         for name, values in (("clean", {}), ("masked", {}), ("corrupt", {}), ("corrupt", {"elastic": 1.0}), ("augment", {})):
-            spent = mean_time(view_of(name, size, batch, values), region_of(size, batch))
+            spent = mean_time(view_of(name, size, batch, values), region_of(size, batch), rounds)
             what = " ".join([name, *(f"{key}={value}" for key, value in values.items())])
             print(f"{'x'.join(map(str, size)):<10} {what:<34} {spent:>9.2f} {spent / batch:>8.2f} {1e3 * batch / spent:>8.0f}")
 
 
-def mean_time(show: Callable, region: Region) -> float:
-    show(region, ROUNDS)
-    return statistics.mean(timed(lambda number=number: show(region, number))[0] for number in range(ROUNDS))
+def mean_time(show: Callable, region: Region, rounds: int) -> float:
+    show(region, rounds)
+    return statistics.mean(timed(lambda number=number: show(region, number))[0] for number in range(rounds))
 
 
-def print_comparison() -> None:
+def print_comparison(rounds: int) -> None:
     heads = f"{'ms/crop':>8} {'crops/s':>8} {'faster':>7} {'changed':>8} {'change':>7} {'moved mm':>9}"
     print(f"\n{'crop':<10} {'procedure':<16} {'':<10} {heads}")
     for size, batch in SIZES:
@@ -203,7 +203,7 @@ def print_comparison() -> None:
         length = statistics.mean(elastic(clean[0, 0].numpy(), np.random.default_rng(s))[1] for s in range(3))
         settings = ONE_OF | WARP | FIVE_BLOCKS | {"elastic_mean_mm": length}
         for what, published, values in (("Models Genesis", models_genesis, {}), ("TransVW", transvw, settings)):
-            theirs, ours = compare(published, view_of("corrupt", size, batch, values), region, clean, ROUNDS)
+            theirs, ours = compare(published, view_of("corrupt", size, batch, values), region, clean, rounds)
             for who, tally in (("published", theirs), ("ours", ours)):
                 spent, ratio = statistics.mean(tally.times), statistics.mean(theirs.times) / statistics.mean(tally.times)
                 figures = [statistics.mean(values) for values in (tally.changed, tally.change, tally.moved)]
@@ -211,7 +211,14 @@ def print_comparison() -> None:
                 print(f"{'x'.join(map(str, size)):<10} {what:<16} {who:<10} {spent:>8.2f} {1e3 / spent:>8.0f} {ratio:>7.1f} {shown}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    print_views()
-    print_comparison()
+    print_views(rounds)
+    print_comparison(rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -64,6 +64,10 @@ class Training(Config):
         False, description="Whether torch.compile makes kernels for the network; needs a compiler, and minutes at the start."
     )
     channels_last: bool = Field(False, description="Whether the network's tensors hold channels innermost (channels_last_3d).")
+    graphs: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: on a GPU, views are replayed from CUDA graphs, with the same bits; off: they are computed kernel by kernel.",
+    )
     shard: Literal["none", "full"] = Field(
         "none", description="full: each rank keeps a part of the network's weights (FSDP2), for networks that do not fit on one GPU."
     )

@@ -23,6 +23,11 @@ def test_a_sample_draws_the_same_alone_and_in_a_batch(draw):
     assert torch.equal(together[3], alone[0])
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, *KEYS.tolist()])
+def test_a_host_draws_the_same_numbers_without_tensors(seed):
+    assert np.array_equal(keys.numbers(seed, 9), keys.uniform(torch.tensor([seed]), 9)[0].numpy())
+
+
 @pytest.mark.parametrize(("draw", "mean", "variance"), [(keys.uniform, 0.5, 1 / 12), (keys.noise, 0.5, 1 / 12), (keys.normal, 0.0, 1.0)])
 def test_draws_have_the_right_moments_and_do_not_correlate(draw, mean, variance):
     values = draw(KEYS, 40_000).to(torch.float64)

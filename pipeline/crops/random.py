@@ -2,23 +2,28 @@
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import Field
 
 from anatomy.grid import Grid
 from pipeline import plugins
 from pipeline.crops._crop import Crop, Order, within
-from pipeline.keys import key, uniform
+from pipeline.keys import key, numbers
 from pipeline.manifest import grid_of
 
 
 class Random:
-    """Every scan once an epoch; the centre is uniform in the body's box, moved inside so that the crop holds as much scan as it can."""
+    """Every scan once an epoch; the centre is uniform in the body's box, moved inside so that the crop holds as much scan as it can.
+
+    With ``per_read`` = k, k samples in a row lie in one scan, around one such centre, and a scan comes k times in k epochs: an
+    epoch sees a k-th of the scans, a batch a k-th of the subjects. Two of the k overlap along an axis by ``size - reach`` or more.
+    """
 
     class Config(plugins.Config):
         """Settings of random crops."""
 
         size_vox: tuple[int, int, int] = Field(description="Crop that the network sees, in stored voxels.")
+        per_read: int = Field(1, ge=1, description="Crops that are taken from one place of a scan and read together.")
+        reach_vox: int = Field(16, ge=0, description="How far apart along each axis the centres of such crops may lie.")
 
     def __init__(self, config: Config, rows: pd.DataFrame, lexicon: pd.DataFrame | None, seed: int) -> None:
         self.config, self.seed = config, seed
@@ -31,11 +36,14 @@ class Random:
 
     def draw(self, sample: int) -> Crop:
         """A pure function of (seed, sample)."""
-        row = self.order(sample)
+        config, read = self.config, sample // self.config.per_read
+        row = self.order(read)
         low, high = self.boxes[row]
-        draw = uniform(torch.tensor([key(self.seed, "centre", sample)]), 3)[0].numpy()
-        centre = np.floor(low + draw * (high - low + 1)).astype(int)
-        return Crop(row, within(centre, self.config.size_vox, self.shapes[row]), tuple(self.config.size_vox))
+        centre = np.floor(low + numbers(key(self.seed, "centre", read), 3) * (high - low + 1)).astype(int)
+        if config.per_read > 1:
+            moved = numbers(key(self.seed, "near", sample), 3) * (config.reach_vox + 1)
+            centre = np.clip(centre + np.floor(moved).astype(int) - config.reach_vox // 2, low, high)
+        return Crop(row, within(centre, config.size_vox, self.shapes[row]), tuple(config.size_vox))
 
 
 def body_box_vox(grid: Grid, low_mm: np.ndarray, high_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

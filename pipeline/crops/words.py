@@ -4,13 +4,12 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import Field, model_validator
 
 from anatomy.grid import Grid
 from pipeline import plugins
 from pipeline.crops._crop import Crop, Word, within
-from pipeline.keys import key, permutation, uniform
+from pipeline.keys import key, numbers, permutation
 from pipeline.manifest import grid_of
 
 Factor = Annotated[float, Field(gt=0)]
@@ -65,9 +64,9 @@ class Words:
     def draw(self, sample: int) -> Crop:
         """A pure function of (seed, sample)."""
         word = self._word(sample)
-        draw = uniform(torch.tensor([key(self.seed, "word", sample)]), 6)[0].double().numpy()
-        numbers, sure = self.of_word[word], self.sure[word]
-        number = int(numbers[min(int(np.searchsorted(sure, draw[0], side="right")), len(numbers) - 1)])
+        draw = numbers(key(self.seed, "word", sample), 6).astype(np.float64)
+        carriers, sure = self.of_word[word], self.sure[word]
+        number = int(carriers[min(int(np.searchsorted(sure, draw[0], side="right")), len(carriers) - 1)])
         row = self.rows[number]
         grid = self.grids[row]
         read = self._edges_vox(grid, self.entries[number][4])
@@ -95,10 +94,10 @@ class Words:
 
     def _others(self, row: int, number: int, centre_vox: tuple[int, ...], read_vox: tuple[int, ...]) -> tuple[Word, ...]:
         """The other words whose places lie in the crop, nearest first."""
-        numbers = self.of_row[row]
-        numbers = numbers[numbers != number]
+        others = self.of_row[row]
+        others = others[others != number]
         low = np.asarray(centre_vox) - np.asarray(read_vox) // 2
-        index = self.grids[row].index(self.mm[numbers])
+        index = self.grids[row].index(self.mm[others])
         inside = ((index >= low - 0.5) & (index < low + np.asarray(read_vox) - 0.5)).all(1)
-        distance = np.linalg.norm(self.mm[numbers] - self.mm[number], axis=1)
-        return tuple(self.entries[n] for n in numbers[inside][np.argsort(distance[inside], kind="stable")])
+        distance = np.linalg.norm(self.mm[others] - self.mm[number], axis=1)
+        return tuple(self.entries[n] for n in others[inside][np.argsort(distance[inside], kind="stable")])

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline import plugins
+from pipeline.networks._layers import Block, MaskToken, Norm, Transposed
 from pipeline.step import Context, Features, Hide, LevelGeometry, Network, Want
 
 
@@ -79,8 +77,8 @@ class Unet(Network):
 
     def _stage(self, level: int, channels: int) -> nn.Sequential:
         widths, before = self.widths, channels if level == 0 else self.widths[level - 1]
-        first = Block(before, widths[level], self.config, stride=1 if level == 0 else 2)
-        return nn.Sequential(first, *(Block(widths[level], widths[level], self.config) for _ in range(self.config.blocks - 1)))
+        first = make_block(before, widths[level], self.config, stride=1 if level == 0 else 2)
+        return nn.Sequential(first, *(make_block(widths[level], widths[level], self.config) for _ in range(self.config.blocks - 1)))
 
     def _decode(self, levels: list[Tensor]) -> Tensor:
         x = levels[-1]
@@ -98,35 +96,6 @@ class Unet(Network):
             )
 
 
-class MaskToken(nn.Module):
-    """What the network sees where voxels are hidden: one learned value for each input channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.value = nn.Parameter(torch.zeros(channels))
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.value)
-
-    def forward(self, x: Tensor, hidden: Tensor | None) -> Tensor:
-        if hidden is None:
-            raise ValueError("unet: hide is 'token', but the view names no hidden voxels")
-        return torch.where(hidden[:, None], self.value.to(x.dtype)[:, None, None, None], x)
-
-
-class Block(nn.Module):
-    """Convolution, norm, leaky ReLU. No bias, since the norm would take it away again."""
-
-    def __init__(self, before: int, width: int, config: "Unet.Config", stride: int = 1) -> None:
-        super().__init__()
-        self.conv = Convolution(before, width, 3, stride, 1, bias=False)
-        self.norm = make_norm(width, config)
-        self.slope = config.slope
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(self.norm(self.conv(x)), self.slope, inplace=True)
-
-
 class UpLevel(nn.Module):
     """One decoder level: up to the finer grid, where the encoder's features are added.
 
@@ -136,39 +105,20 @@ class UpLevel(nn.Module):
     def __init__(self, coarse: int, width: int, config: "Unet.Config") -> None:
         super().__init__()
         self.up = Transposed(coarse, width, 3, 2, 1, bias=False)
-        self.blocks = nn.Sequential(*(Block(width, width, config) for _ in range(config.decoder_blocks)))
+        self.blocks = nn.Sequential(*(make_block(width, width, config) for _ in range(config.decoder_blocks)))
 
     def forward(self, x: Tensor, shape: Sequence[int], skip: Tensor | None) -> Tensor:
         x = self.up(x, output_size=list(shape))
         return self.blocks(x if skip is None else x + skip)
 
 
-class Convolution(nn.Conv3d):
-    """A convolution that keeps to float32 where bfloat16 cannot be trusted."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False) if thin(x) else nullcontext():
-            return super().forward(x.float() if thin(x) else x)
+def make_block(before: int, width: int, config: "Unet.Config", stride: int = 1) -> Block:
+    return Block(before, width, make_norm(width, config), config.slope, stride)
 
 
-class Transposed(nn.ConvTranspose3d):
-    """Its transpose, likewise."""
-
-    def forward(self, x: Tensor, output_size: list[int]) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False) if thin(x) else nullcontext():
-            return super().forward(x.float() if thin(x) else x, output_size=output_size)
-
-
-def thin(x: Tensor) -> bool:
-    """Whether a CPU tensor has an axis of one or two voxels: there oneDNN's bfloat16 weight gradient (seen in PyTorch 2.13 with
-    AVX512_BF16) reads memory that nobody wrote, gives NaN now and then, and for single voxels may crash. Float32 is sound.
-    """
-    return x.device.type == "cpu" and min(x.shape[2:]) <= 2
-
-
-def make_norm(width: int, config: "Unet.Config") -> nn.GroupNorm:
+def make_norm(width: int, config: "Unet.Config") -> Norm:
     """Instance norm is written as a group norm of one channel a group: the same figures, faster on CPU."""
     size = 1 if config.norm == "instance" else min(config.group_width, width)
     if width % size:
         raise ValueError(f"unet.group_width: {size} does not divide a width of {width}; choose a divisor of every width")
-    return nn.GroupNorm(width // size, width, eps=config.norm_eps)
+    return Norm(width // size, width, eps=config.norm_eps)

@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.matrices import inverted
 from pipeline.objectives._heads import Voxelwise
 from pipeline.objectives._shown import batch_of, shown
 from pipeline.plugins import ObjectiveConfig
@@ -58,4 +59,4 @@ def body_coordinates(batch: ViewBatch, body: Tensor) -> Tensor:
 
 def mm_of_body(body: Tensor) -> Tensor:
     """(B, 3, 3) float32: a difference in body coordinates to one in mm."""
-    return torch.linalg.inv(body[:, :3, :3]).to(torch.float32)
+    return inverted(body[:, :3, :3]).to(torch.float32)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from anatomy.grid import Grid
 from pipeline.scans import dicom
@@ -34,26 +35,24 @@ def take_stock(
     places: Sequence[Place], identity: Identity, channels: Sequence[str] = (), tick: Callable[[], None] | None = None
 ) -> Inventory:
     """Walks the places in order; a file that two of them hold belongs to the first. ``tick`` is called once a file."""
-    found, seen = Inventory(), set()
-    images: dict[Path, File] = {}  # DICOM images in a folder of labels; a source may hold them too
-    for place in places:
+    found = Inventory()
+    images: dict[str, File] = {}  # DICOM images in a folder of labels; a source may hold them too
+    for number, place in enumerate(places):
         slices: list[tuple[File, dicom.Slice]] = []
+        same: dict[Any, Any] = {}
         layouts = Layouts("", ()) if place.task else read_layouts(place.path, channels)
-        for item in _new(place, seen):
-            file = File(
-                identity("file", place.anchor, item.relative), item.path, item.relative, place, "not_image", item.code, kind=item.kind
-            )
+        for item in _new(place, places[:number], images):
+            file = File(identity("file", place.anchor, item.relative), item.relative, place, "not_image", item.code, kind=item.kind)
             if tick is not None:
                 tick()
             if item.code is not None:
                 found.files.append(replace(file, status="quarantined"))
             elif place.task and item.kind == "dicom" and not _is_companion(item.path):
-                images[item.path.absolute()] = file
-                seen.discard(item.path.absolute())
+                images[os.path.abspath(item.path)] = file
             elif place.task:
                 found.files.append(replace(file, status="not_image" if item.kind == "other" else "companion"))
             elif item.kind == "dicom":
-                _take_slice(file, slices, found)
+                _take_slice(file, slices, same, found)
             elif item.kind in ("nifti", "metaimage"):
                 _take_volume(file, identity, channels, layouts.of(file.path), found)
             elif os.path.abspath(file.path) in layouts.broken:
@@ -62,7 +61,7 @@ def take_stock(
                 found.files.append(file)
         _take_series(slices, identity, found)
         found.files += _missing(layouts, place, identity)
-    found.files += [file for path, file in images.items() if path not in seen]
+    found.files += images.values()
     _attach_detached(found)
     return found
 
@@ -74,11 +73,12 @@ def _is_companion(path: Path) -> bool:
         return False
 
 
-def _new(place: Place, seen: set[Path]) -> Iterator[Found]:
+def _new(place: Place, before: Sequence[Place], images: dict[str, File]) -> Iterator[Found]:
+    """What lies in no place before, and the images that a folder of labels left to a source, which takes them."""
+    taken = tuple(os.path.join(os.path.abspath(other.path), "") for other in before)
     for item in walk(place.path):
-        path = item.path.absolute()
-        if path not in seen:
-            seen.add(path)
+        path = os.path.abspath(item.path)
+        if not taken or not path.startswith(taken) or images.pop(path, None) is not None:
             yield item
 
 
@@ -86,10 +86,11 @@ def _missing(layouts: Layouts, place: Place, identity: Identity) -> Iterator[Fil
     """What a dataset's JSON names and what is not there."""
     for name in layouts.missing:
         relative = os.path.relpath(name, place.path)
-        yield File(identity("file", place.anchor, relative), Path(name), relative, place, "quarantined", Code.MISSING_FILE)
+        yield File(identity("file", place.anchor, relative), relative, place, "quarantined", Code.MISSING_FILE)
 
 
-def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inventory) -> None:
+def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], same: dict[Any, Any], found: Inventory) -> None:
+    """``same`` holds what slices of a series have in common once for all of them: half of the memory."""
     try:
         header = patiently(dicom.read_header, file.path)
     except Refused as refused:
@@ -98,7 +99,8 @@ def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], found: Inven
     if header is None:
         found.files.append(replace(file, status="companion"))
     else:
-        slices.append((file, header))
+        key, traits, orientation = (same.setdefault(value, value) for value in (header.key, header.traits, header.orientation))
+        slices.append((file, replace(header, key=key, traits=traits, orientation=orientation)))
 
 
 def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, found: Inventory) -> None:
@@ -118,15 +120,16 @@ def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, fou
         for kind, volume in volumes:
             scan_id = identity("scan", *(str(part) for part in volume.first.key))
             try:
-                scans.append(
-                    _series_scan(kind, volume, own, scan_id, identity, 0 if series.first.is_whole else num_images[series.first.series])
-                )
+                images = 0 if series.first.is_whole else num_images[series.first.series]
+                scans.append(_series_scan(kind, volume, own, series, scan_id, identity, images))
             except Refused as refused:
                 refusals.append((scan_id, refused.code))
         _account(own, scans, refusals, found)
 
 
-def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str, identity: Identity, num_images: int) -> Found3D:
+def _series_scan(
+    kind: str, volume: dicom.Series, own: list[File], whole: dicom.Series, scan_id: str, identity: Identity, num_images: int
+) -> Found3D:
     """Raises ``Refused`` where the slices are no regular stack. ``num_images`` as in ``flags_of``."""
     grid, first = grid_of(volume.slices).canonical()[0], volume.first
     patient = first.patient.strip("\x1f ")
@@ -136,9 +139,9 @@ def _series_scan(kind: str, volume: dicom.Series, own: list[File], scan_id: str,
     place = own[0].place
     return Found3D(
         scan_id, identity("exam", first.study or first.series), identity("subject", subject), patient.split("\x1f")[0] or key, kind,
-        first.modality, place.channel or first.modality, key, tuple(file.path for file in own), grid.spacing_mm, place, grid.shape,
-        min((item.date for item in volume.slices if item.date), default=0), patiently(flags_of, volume.slices, num_images),
-        series=first.series,
+        first.modality, place.channel or first.modality, key, tuple(item.path for item in whole.slices), grid.spacing_mm, place,
+        grid.shape, min((item.date for item in volume.slices if item.date), default=0),
+        patiently(flags_of, volume.slices, num_images), series=first.series,
     )  # fmt: skip
 
 
@@ -205,9 +208,9 @@ def _attach_detached(found: Inventory) -> None:
     by_scan = {scan_id: file for file in found.files if file.status == "volume" for scan_id in file.scan_ids}
     owners = {path: by_scan[scan.scan_id] for scan in found.scans for path in scan.detached}
     for number, file in enumerate(found.files):
-        name = file.path.name.lower()
+        name = file.relative.lower()
         ending = next((ending for ending in DETACHED if name.endswith(ending)), None)
         by_name = headers.get((file.path.parent, file.path.name[: -len(ending)])) if ending else None
-        owner = owners.get(file.path, by_name)
+        owner = owners.get(file.path, by_name) if owners else by_name
         if owner is not None and file.status == "not_image":
             found.files[number] = replace(file, status=owner.status, code=owner.code, scan_id=owner.scan_id)

@@ -29,19 +29,23 @@ class Place:
         return f"cohort\x1f{self.cohort}" if self.cohort else self.anchor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """One file; ``status`` is volume, companion, not_image, quarantined or forgotten. Several scans in one file (stacks of an enhanced
     DICOM object, volumes of a 4-D file) stand in ``scan_id`` with spaces between."""
 
     file_id: str
-    path: Path
     relative: str
     place: Place
     status: str
     code: Code | None = None
     scan_id: str = ""
     kind: str = "other"
+
+    @property
+    def path(self) -> Path:
+        """Made when asked for: a million files take less memory without."""
+        return self.place.path / self.relative
 
     @property
     def scan_ids(self) -> tuple[str, ...]:

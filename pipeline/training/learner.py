@@ -5,7 +5,7 @@ gradient with respect to the features is known by itself.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.plugins import load, only, settings
 from pipeline.recipe import Recipe
 from pipeline.step import Context, Features, Loss, Network, Objective, Region, Step, View, ViewBatch
 from pipeline.training.encoder import load_weights
+from pipeline.training.graphs import Replayed
 from pipeline.training.micro import Path as Place
 from pipeline.training.micro import Student, flat, leaves, merge, part, pull, slim, spans
 from pipeline.training.ranks import Ranks
@@ -53,6 +54,8 @@ class Learner(nn.Module):
         self.scale = LossScale() if self.precision == "fp16" else None
         self.reducer: Reducer | None = None
         self.memory_format = torch.preserve_format
+        self.told: Callable[[str], None] = lambda text: None  # hears what a person should know
+        self._looked = Replayed(self._look, lambda text: self.told(text)) if recipe.training.graphs == "auto" else self._look
 
     def start_from(self, path: Path) -> None:
         """Network weights of another run; the teacher starts there too. Objectives keep their own heads."""
@@ -65,11 +68,14 @@ class Learner(nn.Module):
         return tuple(max(view.extent_vox()[axis] for view in self.views.values()) for axis in range(3))
 
     def look(self, region: Region) -> dict[str, tuple[ViewBatch, ...]]:
-        """Every view that somebody asked for, with keys of its own: (seed, sample, name of the view)."""
+        """Every view that somebody asked for, with keys of its own: (seed, sample, name of the view). Views read no places of words."""
+        with torch.no_grad():
+            return self._looked(replace(region, places=None))
+
+    def _look(self, region: Region) -> dict[str, tuple[ViewBatch, ...]]:
         keys = fold(region.ids.sample ^ key(self.seed, "sample"), "views")
         wanted = {view for wants in self.wants.values() for view in wants}
-        with torch.no_grad():
-            return {n: v.apply(region, v.draw(fold(keys, n), region)) for n, v in self.views.items() if n in wanted}
+        return {n: v.apply(region, v.draw(fold(keys, n), region)) for n, v in self.views.items() if n in wanted}
 
     def losses(self, region: Region, **when: Any) -> tuple[dict[str, Loss], Step, list[tuple[Tensor, Tensor]]]:
         """Each objective's loss; the step it read; (feature, leaf) pairs. Its mean over the ranks is the loss of their whole batch."""

@@ -32,6 +32,7 @@ from pipeline.training.rules import Rules
 from pipeline.training.sharded import local
 from pipeline.training.signals import Stop, Stopped, watching
 from pipeline.training.spikes import Spikes
+from pipeline.training.staging import on_device
 from pipeline.training.stepping import Outcome, Stepper, written
 from pipeline.training.watch import Watcher
 from pipeline.training.watchdog import Watchdog
@@ -68,6 +69,7 @@ class Loop:
         self.journal = Journal(folder / "journal.jsonl") if self.ranks.leads else Silence()
         self.rules = Rules(folder, training, self.journal, loader.scan_of)
         loader.faults, self.step_now = self.faults, 0
+        learner.told = lambda text: self.journal.write("note", step=self.step_now, text=text)
         self.checkpoints = Checkpoints(folder / "checkpoints", at=lambda stage: self.faults.at(f"save:{stage}", self.step_now))
         self.readings, self.seconds = Readings(self.device), {"wait": 0.0, "step": 0.0}
         # Behind the reader's own patience, which names the scan, and ahead of the collectives' time-out, which names no rank.
@@ -104,12 +106,11 @@ class Loop:
         num_steps = self.training.steps
         self.dog.doing("reading", first)
         mark = time.monotonic()
-        for step, region in enumerate(
-            self.loader.batches(first, num_steps, self.rules.first_sample, self.training.patience_s), start=first
-        ):
+        batches = self.loader.batches(first, num_steps, self.rules.first_sample, self.training.patience_s)
+        for step, region in enumerate(on_device(batches, self.device), start=first):
             self.seconds["wait"] += time.monotonic() - mark
             begun = time.monotonic()
-            self._step(step, to_device(region, self.device))
+            self._step(step, region)
             self.seconds["step"] += time.monotonic() - begun
             done = step + 1
             judging = done % self.training.evaluate_every == 0 or done == num_steps

@@ -24,7 +24,7 @@ def mapped(act: Callable[..., Tensor], first: Any, *others: Any) -> Any:
         return replace(first, **named)
     if isinstance(first, Mapping):
         return {name: mapped(act, value, *(o[name] for o in others)) for name, value in first.items()}
-    if isinstance(first, tuple):
+    if isinstance(first, tuple | list):
         return tuple(mapped(act, *same) for same in zip(first, *others, strict=True))
     return first
 

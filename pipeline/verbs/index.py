@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,6 +144,7 @@ def write_private(where: StudyFolder, found: Inventory, owners: Owners, names: l
     from pipeline.scans.identity import write_crosswalk
 
     scans = {scan.scan_id: scan for scan in found.scans}
+    own = {scan.scan_id: frozenset(map(str, scan.paths)) for scan in found.scans}
     labels: dict[tuple[str, str], list[str]] = defaultdict(list)
     for scan, tasks in owners.items():
         for task, files in sorted(tasks.items()):
@@ -152,14 +154,15 @@ def write_private(where: StudyFolder, found: Inventory, owners: Owners, names: l
     rows = []
     for file, scan_id in named:
         for task in labels.get((file.file_id, scan_id)) or [file.place.task]:
-            rows.append(_crosswalk_row(file, scan_id, scans.get(scan_id), task))
+            rows.append(_crosswalk_row(file, scan_id, scans.get(scan_id), own.get(scan_id, ()), task))
     write_crosswalk(where, rows)
     kept = {file.file_id for file in found.files if file.status != "forgotten"}
     write_names(where, [item for item in names if item.file_id in kept])
 
 
-def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None, task: str) -> dict[str, str]:
-    kind = "labels" if task else "scan" if scan is not None and file.path in scan.paths else "other"
+def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None, own: Collection[str], task: str) -> dict[str, str]:
+    """``own``: the files that the scan is read from."""
+    kind = "labels" if task else "scan" if str(file.path) in own else "other"
     row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": scan_id, "task": task}
     return row | ({"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {})
 

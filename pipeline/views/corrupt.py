@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.keys import fold, uniform
+from pipeline.matrices import inverted
 from pipeline.shapes import MaskBatch, VoxelsBatch
 from pipeline.step import Context, Region, ViewBatch
 from pipeline.views import _elastic
@@ -165,7 +166,7 @@ class Corrupt(BatchedView):
         if alone(valid) and self._surrounded(region):
             return valid
         low = low_of(region)
-        shift = torch.einsum("bij,bjdhw->bidhw", torch.linalg.inv(region.affine[:, :3, :3]).to(torch.float32), warp_mm)
+        shift = torch.einsum("bij,bjdhw->bidhw", inverted(region.affine[:, :3, :3]).to(torch.float32), warp_mm)
         index = [torch.arange(first, first + size, device=valid.device)[None] for first, size in zip(low, valid.shape[1:], strict=True)]
         return inside_places(region, [shift[:, axis] + along(index[axis], axis) for axis in range(3)])
 

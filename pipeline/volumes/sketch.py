@@ -17,7 +17,7 @@ MIN_RANGE = 32  # from the least to the greatest: background is equal in unrelat
 NEAR = [(i, j) for i in range(-1, 2) for j in range(-1, 2)]
 FAR = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if (i, j) not in NEAR]
 AT_ONCE = 1 << 15  # patches that are hashed at once
-_CENTRE, _CROSS, _SPREAD, _FLOAT = np.uint16(40503), np.uint16(30011), np.uint16(52711), np.uint32(0x9E3779B1)
+_CENTRE, _SPREAD, _FLOAT = np.uint16(40503), np.uint16(52711), np.uint32(0x9E3779B1)
 
 
 class Sketch:
@@ -27,13 +27,17 @@ class Sketch:
     def __init__(self, num_voxels: int) -> None:
         self.limit = min(65536, -(-65536 * ENOUGH // num_voxels))
         self._found: list[np.ndarray] = []
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, picture: np.ndarray) -> None:
         """picture (H, D): int16, or float32 where values are no whole numbers."""
         if min(picture.shape) >= 5:
-            self._found.append(_patches(_codes(picture), self.limit))
+            self._waiting.append(_patches(_codes(picture), self.limit))
+            if sum(len(top) for top, _ in self._waiting) >= AT_ONCE:
+                self._hash()
 
     def hashes(self) -> np.ndarray:
+        self._hash()
         found = np.concatenate(self._found) if self._found else np.empty(0, dtype=np.uint64)
         return np.unique(found)[:SKETCH]
 
@@ -44,9 +48,15 @@ class Sketch:
         self.limit, self._found = min(65536, 16 * self.limit), []
         return True
 
+    def _hash(self) -> None:
+        if self._waiting:
+            top, patches = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
+            self._found.append(_hashes(top, patches))
+            self._waiting = []
 
-def _patches(codes: np.ndarray, limit: int) -> np.ndarray:
-    """Hashes of the patches of one picture that are kept."""
+
+def _patches(codes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) highest bits of a hash, in place, and (n, 25) values of the patches of one picture that are below the limit."""
     width, flat = codes.shape[1], codes.ravel()
     cross = _crosses(flat, width)
     places = np.flatnonzero(cross < limit) if limit < 65536 else np.arange(len(cross))
@@ -55,21 +65,19 @@ def _patches(codes: np.ndarray, limit: int) -> np.ndarray:
     row, column = np.divmod(places, width)
     inner = (row >= 2) & (row < len(codes) - 2) & (column >= 2) & (column < width - 2)
     places, top = places[inner], top[inner]
-    parts = [slice(low, low + AT_ONCE) for low in range(0, len(places), AT_ONCE)]
-    return np.concatenate([_hashes(flat, width, places[part], top[part]) for part in parts] or [top])
-
-
-def _hashes(flat: np.ndarray, width: int, places: np.ndarray, top: np.ndarray) -> np.ndarray:
-    """Of the patches around these places, those that are kept."""
-    centre = flat[places, None]
     near = flat[places[:, None] + [i * width + j for i, j in NEAR]]
-    kept = (near == centre).sum(axis=1) <= MAX_EQUAL  # most of a picture's background ends here
-    places, top, centre, near = places[kept], top[kept], centre[kept], near[kept]
-    patch = np.concatenate([near, flat[places[:, None] + [i * width + j for i, j in FAR]]], axis=1)
-    values = patch.view(np.int16)
+    kept = (near == near[:, NEAR.index((0, 0)), None]).sum(axis=1) <= MAX_EQUAL  # most of a picture's background ends here
+    places, top, near = places[kept], top[kept], near[kept]
+    return top, np.concatenate([near, flat[places[:, None] + [i * width + j for i, j in FAR]]], axis=1)
+
+
+def _hashes(top: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """Of the patches that are kept."""
+    values = patches.view(np.int16)
     span = values.max(axis=1, initial=-32768).astype(np.int32) - values.min(axis=1, initial=32767)
-    kept = ((patch == centre).sum(axis=1) <= MAX_EQUAL) & (span >= MIN_RANGE)
-    total = (_MIXED[patch[kept]] * _WEIGHTS).sum(axis=1, dtype=np.uint64)
+    equal = (patches == patches[:, NEAR.index((0, 0)), None]).sum(axis=1)
+    kept = (equal <= MAX_EQUAL) & (span >= MIN_RANGE)
+    total = (_MIXED[patches[kept]] * _WEIGHTS).sum(axis=1, dtype=np.uint64)
     return top[kept] | _mix(total) >> np.uint64(16)
 
 
@@ -80,7 +88,6 @@ def _crosses(flat: np.ndarray, width: int) -> np.ndarray:
     cross = flat[: -2 * width] + flat[2 * width :]
     cross += flat[width - 1 : -width - 1]
     cross += flat[width + 1 : len(flat) - width + 1]
-    cross *= _CROSS
     cross += flat[inner] * _CENTRE
     cross ^= cross >> np.uint16(7)
     cross *= _SPREAD

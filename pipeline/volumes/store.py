@@ -2,7 +2,8 @@
 
 ``store/<first two characters of scan_id>/`` holds, for each scan,
 
-- ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 32^3 in chunks of at most 128^3, a channel each;
+- ``<scan_id>.b2nd``: voxels (C, D, H, W) int16, blosc2 LZ4 with bitshuffle, blocks of 16 x 16 x 32 in chunks of at most 64^3 of
+  one channel;
 - ``<scan_id>.body.b2nd``: (D, H, W) uint8, 1 inside the body;
 - ``<scan_id>.<task>.labels.b2nd``: (D, H, W) uint8;
 - ``<scan_id>.fingerprint.b2nd``: bytes by which twins are found (``volumes.fingerprint``), if the writer has them;
@@ -14,6 +15,7 @@ Equal arrays give equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections import OrderedDict
@@ -21,10 +23,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 
 from pipeline.files import alone_in, digest, read_json, write_bytes, write_json
+from pipeline.volumes.bricks import Bricks
 from pipeline.volumes.packing import packed
 
 OPENED = 256
@@ -38,7 +40,7 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
-        self._arrays: OrderedDict[Path, Any] = OrderedDict()
+        self._arrays: OrderedDict[Path, Bricks] = OrderedDict()
         self._metas: dict[str, dict[str, Any]] = {}
         self._proved: dict[Path, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
@@ -121,11 +123,11 @@ class Store:
 
     def read(self, scan_id: str) -> np.ndarray:
         """(C, D, H, W) int16."""
-        return self._open(scan_id, "")[:]
+        return self._open(scan_id, "").whole()
 
     def body(self, scan_id: str) -> np.ndarray:
         """(D, H, W) bool."""
-        return self._open(scan_id, "body")[:].view(bool)
+        return self._open(scan_id, "body").whole().view(bool)
 
     def tasks(self, scan_id: str) -> tuple[str, ...]:
         """Tasks for which the scan has labels."""
@@ -133,17 +135,27 @@ class Store:
 
     def labels(self, scan_id: str, task: str) -> np.ndarray:
         """(D, H, W) uint8."""
-        return self._open(scan_id, f"{task}.labels")[:]
+        return self._open(scan_id, f"{task}.labels").whole()
 
     def fingerprint(self, scan_id: str) -> np.ndarray:
         """(n,) uint8."""
-        return self._open(scan_id, "fingerprint")[:]
+        return self._open(scan_id, "fingerprint").whole()
 
-    def crop(self, scan_id: str, low: Sequence[int], size: Sequence[int], fill: int | Sequence[int] | None = None) -> np.ndarray:
-        """(C, *size) int16 that begins at index ``low`` (3,); what lies outside is ``fill``, by default each channel's ``window_low``."""
+    def crop(
+        self,
+        scan_id: str,
+        low: Sequence[int],
+        size: Sequence[int],
+        fill: int | Sequence[int] | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(C, *size) int16 that begins at index ``low`` (3,); what lies outside is ``fill``, by default each channel's ``window_low``.
+
+        Read into ``out`` if that is given. Decoding runs without Python's lock.
+        """
         value = self.meta(scan_id)["window_low"] if fill is None else fill
         value = np.clip(np.rint(np.atleast_1d(np.asarray(value, dtype=np.float64))), -32768, 32767).astype(np.int16)
-        return _crop(self._open(scan_id, ""), low, size, value[:, None, None, None])
+        return _crop(self._open(scan_id, ""), low, size, value[:, None, None, None], out)
 
     def crop_labels(self, scan_id: str, task: str, low: Sequence[int], size: Sequence[int]) -> np.ndarray:
         """(*size) uint8; what lies outside is 0."""
@@ -168,17 +180,14 @@ class Store:
                 problems.append(f"{path}: its bytes are not those that were written")
         return problems
 
-    def _open(self, scan_id: str, name: str) -> Any:
+    def _open(self, scan_id: str, name: str) -> Bricks:
         path = self._path(scan_id, name)
         with self._lock:
             if path in self._arrays:
                 self._arrays.move_to_end(path)
                 return self._arrays[path]
         self._prove(scan_id, name, path)
-        try:
-            array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read ({error}); `vesalius verify` lists what is broken") from error
+        array = Bricks(path)
         with self._lock:
             self._arrays[path] = array
             while len(self._arrays) > OPENED:
@@ -207,10 +216,11 @@ class Store:
         return self._write_array(self._path(scan_id, f"{task}.labels"), labels)
 
     def _write_array(self, path: Path, array: np.ndarray) -> str:
-        write_bytes(path, packed(array))
+        data = packed(array)
+        write_bytes(path, data)
         with self._lock:
             self._arrays.pop(path, None)
-        return digest(path)
+        return hashlib.sha256(data).hexdigest()
 
     def _meta_path(self, scan_id: str) -> Path:
         return self._path(scan_id, "").with_suffix(".json")
@@ -221,15 +231,15 @@ class Store:
         return self.root / scan_id[:2] / f"{scan_id}{'.' if name else ''}{name}.b2nd"
 
 
-def _crop(array: Any, low: Sequence[int], size: Sequence[int], fill: np.ndarray) -> np.ndarray:
-    shape = array.shape[-3:]
-    inner = [(max(0, a), min(n, a + s)) for a, s, n in zip(low, size, shape, strict=True)]
-    lead = (slice(None),) * (array.ndim - 3)
-    if all(a == b and e == b + s for (a, e), b, s in zip(inner, low, size, strict=True)):
-        return array[(*lead, *(slice(a, b) for a, b in inner))]
-    out = np.empty((*array.shape[:-3], *size), dtype=array.dtype)
-    out[:] = fill
+def _crop(array: Bricks, low: Sequence[int], size: Sequence[int], fill: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    inner = [(max(0, a), min(n, a + s)) for a, s, n in zip(low, size, array.shape[-3:], strict=True)]
+    lead = array.shape[:-3]
+    begin, end = ([*first, *(bound[k] for bound in inner)] for k, first in enumerate(((0,) * len(lead), lead)))
+    if all((a, b) == (c, c + s) for (a, b), c, s in zip(inner, low, size, strict=True)):
+        return array.read(begin, end, out)
+    out = np.empty((*lead, *size), dtype=array.dtype) if out is None else out
+    out[...] = fill
     if all(b > a for a, b in inner):
         target = tuple(slice(a - c, b - c) for (a, b), c in zip(inner, low, strict=True))
-        out[(*lead, *target)] = array[(*lead, *(slice(a, b) for a, b in inner))]
+        out[(..., *target)] = array.read(begin, end)
     return out

@@ -8,7 +8,7 @@ from pipeline.keys import initialise
 from pipeline.plugins import load, settings
 from pipeline.step import Context
 
-SMALL = {"unet": {"widths": [4, 6, 8]}}
+SMALL = {"unet": {"widths": [4, 6, 8]}, "resenc": {"widths": [4, 6, 8], "blocks": [1, 2, 1]}}
 NORMS = (nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.LayerNorm)
 
 

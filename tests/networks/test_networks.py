@@ -8,7 +8,7 @@ from pipeline.keys import initialise
 from pipeline.plugins import names
 
 EVERYTHING = frozenset({"pooled", "levels", "dense"})
-WIDER = {"unet": {"widths": [8, 16, 32, 64]}}
+WIDER = {"unet": {"widths": [8, 16, 32, 64]}, "resenc": {"widths": [8, 16, 32, 64], "blocks": [1, 1, 1, 1]}}
 
 
 @pytest.fixture(params=names("networks"))
