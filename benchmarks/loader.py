@@ -24,7 +24,7 @@ from pipeline import plugins
 from pipeline.training.loader import Loader
 from pipeline.volumes.store import Store
 
-SIDE, BATCH, VOLUMES = 96, 8, 8
+SIDE, BATCH, VOLUMES, SEVERAL = 96, 8, 8, 4
 
 
 def candidates(run: Run) -> dict[str, Callable[[int], None]]:
@@ -35,6 +35,8 @@ def candidates(run: Run) -> dict[str, Callable[[int], None]]:
     crops = plugins.load("crops", name)(plugins.settings("crops", name, values), rows, None, 0)
     loader = Loader(store, rows, crops, size, size, BATCH)
     wide = Loader(store, rows, crops, size, tuple(n + 12 for n in size), BATCH)
+    several = plugins.settings("crops", name, {**values, "per_read": SEVERAL})
+    near = Loader(store, rows, plugins.load("crops", name)(several, rows, None, 0), size, size, BATCH)
     ids, out = rows["scan_id"].tolist(), np.empty((BATCH, 1, *size), np.int16)
     plain = {scan: store.read(scan) for scan in ids}
     lows = np.random.default_rng(0).integers(0, 256 - SIDE, (64 * BATCH, 3)).tolist()
@@ -55,6 +57,7 @@ def candidates(run: Run) -> dict[str, Callable[[int], None]]:
     return {
         "the loader, 96^3": lambda number: loader.region(number * BATCH),
         "the loader, 108^3 (a view's margin)": lambda number: wide.region(number * BATCH),
+        f"the loader, 96^3, {SEVERAL} crops a read": lambda number: near.region(number * BATCH),
         "the store's crop": each(lambda scan, low, to: store.crop(scan, low, size, out=to)),
         "python-blosc2's slice": each(sliced),
         "a copy in memory": each(copied),

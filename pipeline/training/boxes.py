@@ -1,7 +1,6 @@
 """Several crops from one read: neighbours in a scan are decoded together, as the box that holds them all.
 
-Stored blocks are 32 voxels wide, so a crop of 96^3 voxels decodes 2.4 times what it keeps. Crops that lie close to each other decode the
-same blocks, and half of what a loader spends goes to decoding.
+A crop decodes every stored block that it touches, and crops that lie close to each other touch the same ones.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Place:
 
     def cost(self) -> int:
         """Voxels of the blocks that are decoded for it, on average."""
-        return math.prod(n + BLOCK - 1 for n in self.size)
+        return math.prod(n + side - 1 for n, side in zip(self.size, BLOCK, strict=True))
 
     def joined(self, other: Place) -> Place:
         """The smallest box that holds both."""
