@@ -26,7 +26,7 @@ with lease(Path(sys.argv[1])):
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(room, "BEAT_S", 0.05)
-    monkeypatch.setattr(room, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(room, "PATIENCE_S", 2.0)
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def without_locks(monkeypatch):
 
 def leave(folder, **card):
     """What an owner that is gone, or far away, left in the file."""
-    (folder / ".lease").write_text(json.dumps({"process": 7, "host": "elsewhere", "job": "12", "token": "x", "beat": 3, **card}))
+    new = folder / ".lease.new"
+    new.write_text(json.dumps({"process": 7, "host": "elsewhere", "job": "12", "token": "x", "beat": 3, **card}))
+    new.rename(folder / ".lease")
 
 
 def beating(folder, stop_at):
@@ -64,7 +66,7 @@ def test_a_second_writer_is_refused_while_the_first_lives_and_admitted_when_it_d
     begun = time.monotonic()
     with lease(tmp_path):
         assert json.loads((tmp_path / ".lease").read_text())["process"] == os.getpid()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < room.PATIENCE_S / 2
     assert (tmp_path / ".lease").read_text() == ""
 
 
@@ -89,11 +91,13 @@ def test_an_owner_on_another_machine_that_has_fallen_silent_loses_it(tmp_path, q
     leave(tmp_path)
     begun = time.monotonic()
     with lease(tmp_path):
-        assert time.monotonic() - begun >= 0.5
+        assert time.monotonic() - begun >= 2.0
 
 
 def test_without_locks_an_owner_on_this_machine_is_seen_by_its_beat(tmp_path, quick, without_locks):
     with lease(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()}"), lease(tmp_path):
+        pass
+    with lease(tmp_path):
         pass
 
 
