@@ -52,12 +52,12 @@ def deformed(
     coarse = (second[:, None, None] @ coarse).flatten(3)
     limit = (spacing * vector(margin_vox, spacing))[:, :axes, None, None, None]
     crops = voxels.new_empty(*voxels.shape[:2], *size_vox)
-    warp_mm = voxels.new_zeros(len(voxels), 3, *size_vox)
+    warp_mm = voxels.new_empty(len(voxels), 3, *size_vox)
     for rows in slabs(voxels, size_vox):
         field = (first[:, None, rows] @ coarse).reshape(len(voxels), axes, -1, *size_vox[1:])
         field = torch.minimum(torch.maximum(field, -limit, out=field), limit, out=field)
         if straight:
-            warp_mm[:, :axes, rows] = field
+            warp_mm[:, :axes, rows], warp_mm[:, axes:, rows] = field, 0.0
         else:
             warp_mm[:, :, rows] = torch.einsum("bij,bjdhw->bidhw", directions[:, :, :axes], field)
         crops[:, :, rows] = _sampled(voxels, field.div_(spacing[:, :axes, None, None, None]), margin_vox, rows.start)

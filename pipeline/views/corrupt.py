@@ -136,8 +136,9 @@ class Corrupt(BatchedView):
         if config.elastic == 0:
             return wide, wide, valid, None
         size = self.context.size_vox
-        crop = wide[(..., *(slice(m, m + n) for m, n in zip(self.margin_vox, size, strict=True)))].contiguous()
+        still = wide[(..., *(slice(m, m + n) for m, n in zip(self.margin_vox, size, strict=True)))]
         if alone(wide) and not bool(chosen):
+            crop = still.contiguous()
             return crop, crop, valid, torch.zeros(1, 3, *size)
         knots = drawn["knots"] * chosen[:, None, None, None, None]
         shown, warp_mm = _elastic.deformed(
@@ -145,7 +146,7 @@ class Corrupt(BatchedView):
         )
         if config.elastic_target:
             return shown, shown, self._valid_after(region, warp_mm, valid), warp_mm
-        return crop, shown, valid, warp_mm
+        return still.contiguous(), shown, valid, warp_mm
 
     def _painted(self, drawn: Mapping[str, Tensor]) -> MaskBatch:
         """(B, D, H, W) voxels painted over."""
