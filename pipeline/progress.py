@@ -29,13 +29,13 @@ class Progress:
             self.task = self.bar.add_task(self.label, total=self.total, completed=self.done, words="")
         return self
 
-    def advance(self, kept: bool = False, **figures: float) -> None:
-        """One unit done, or kept from an earlier call: those say nothing of the rate. The figures stand beside the bar."""
+    def advance(self, kept: bool = False, **figures: float | None) -> None:
+        """One unit done, or kept from an earlier call: those say nothing of the rate. Figures stand beside the bar unless None."""
         self.done += 1
         self.first += kept
         rate = (self.done - self.first) / max(time.monotonic() - self.begun, 1e-9)
         speed = [f"{rate:.2f} {self.unit}/s"] if rate else []
-        words = " ".join([*speed, *(f"{name} {value:.4g}" for name, value in figures.items())])
+        words = " ".join([*speed, *(f"{name} {value:.4g}" for name, value in figures.items() if value is not None)])
         if self.bar:
             self.bar.update(self.task, completed=self.done, words=words)
         elif self.shown and (self.done == self.total or self.done * 10 // self.total > self.lines):

@@ -17,3 +17,13 @@ def test_kept_units_count_as_done_but_not_towards_the_rate(capsys, monkeypatch):
     assert lines[0] == "finetune: 1/4 dice 0.5"
     assert lines[2] == "finetune: 3/4 0.10 cell/s dice 0.5, 10 s left"
     assert lines[3] == "finetune: 4/4 0.10 cell/s dice 0.5, 0 s left"
+
+
+def test_a_figure_that_is_not_known_yet_is_left_out(capsys, monkeypatch):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    with Progress("pretrain", 2) as shown:
+        shown.advance(loss=None)
+        shown.advance(loss=0.25)
+    lines = capsys.readouterr().err.splitlines()
+    assert "loss" not in lines[0]
+    assert "loss 0.25" in lines[1]

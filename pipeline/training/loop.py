@@ -76,7 +76,8 @@ class Loop:
         patience_s = 1.25 * training.patience_s + 2
         patience_s = min(patience_s, 0.8 * training.timeout_s) if self.ranks.world > 1 else patience_s
         self.dog = Watchdog(folder, self.ranks, patience_s)
-        self.stop, self.stop_code, self.last_loss = Stop(), 0, math.nan
+        self.stop, self.stop_code = Stop(), 0
+        self.last_loss: float | None = None  # on a GPU it is known some steps late
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device
         self.may_write: Sequence[Callable[[], None]] = ()  # each raises if this process may write no more
         self.who: dict[str, Any] = {}
