@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.keys import normal
 from pipeline.shapes import AffineBatch, VoxelsBatch
-from pipeline.views._crop import along, vector
+from pipeline.views._crop import along
 from pipeline.views._walk import alone, slabs, take
 
 Field = Float[Tensor, "B 3 D H W"]
