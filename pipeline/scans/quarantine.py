@@ -77,8 +77,8 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.TRUNCATED: ("The file ends before its voxels do.", "Copy it again from its source."),
     Code.CORRUPT: ("The file's checksum or structure is broken.", "Copy it again from its source."),
     Code.TOO_LARGE: (
-        "The file claims more voxels than the limits allow, or unpacks to more than its header says.",
-        "Check the file; it may be damaged.",
+        "The file claims more voxels than the limits allow, shrank more than pictures do, or unpacks to more than its header says.",
+        "Check the file; it may be damaged. A mask of more than 1 GiB that is nearly empty is read once it is stored uncompressed.",
     ),
     Code.BAD_HEADER: ("The header contradicts itself.", "Convert the scan again from its DICOM files."),
     Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to integers or real numbers."),
