@@ -20,7 +20,7 @@ class BlockMeans:
     def add(self, number: int, picture: np.ndarray) -> None:
         """picture (H, D): slice ``number`` with the first axis as columns."""
         columns, rows, slices = self.factors
-        self._sums[number // slices] += _folded(_folded(picture.astype(np.float32), rows).T, columns).T
+        self._sums[number // slices] += _folded_columns(_folded(picture.astype(np.float32), rows), columns)
 
     @cached_property
     def means(self) -> np.ndarray:
@@ -51,4 +51,17 @@ def _folded(rows: np.ndarray, factor: int) -> np.ndarray:
         out[:whole] += rows[number : whole * factor : factor]
     if whole < len(out):
         out[whole] = rows[whole * factor :].sum(axis=0)
+    return out
+
+
+def _folded_columns(rows: np.ndarray, factor: int) -> np.ndarray:
+    """(n, m) -> (n, ceil(m / factor)) as ``_folded``, in the order of memory."""
+    whole = rows.shape[1] // factor * factor
+    out = np.empty((len(rows), -(-rows.shape[1] // factor)), dtype=rows.dtype)
+    inner = out[:, : whole // factor]
+    inner[...] = rows[:, :whole:factor]
+    for number in range(1, factor):
+        inner += rows[:, number:whole:factor]
+    if whole < rows.shape[1]:
+        out[:, -1] = rows.T[whole:].sum(axis=0)
     return out

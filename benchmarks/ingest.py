@@ -36,8 +36,8 @@ TARGETS = {"SimpleITK": 3, "MONAI": 6, "nnU-Net": 12}
 def vesalius(scan: str, out: str) -> Any:
     from functools import partial
 
+    from pipeline.labels.sources import read_source
     from pipeline.scans.reading import CODECS, _import_codecs
-    from pipeline.verbs.preprocess import read_source
     from pipeline.volumes.jobs import Job, Part, process
 
     job = Job("scan", {}, (Part("scan", "nifti", (scan,), "CT", "CT"),), {}, "", {"spacing_mm": SPACING_MM}, out)

@@ -1,9 +1,10 @@
 """How fast the views are on one CPU thread, beside the published procedures restated in numpy.
 
-The restatements follow the formulas of Models Genesis (Zhou et al. 2019) and TransVW (Haghighi et al. 2021), one crop at a time. Equal
-statistics are printed beside the times: share of voxels changed, their mean change, and the mean displacement.
+The restatements follow the formulas of Models Genesis (Zhou et al. 2019) and TransVW (Haghighi et al. 2021), one crop at a time; beside
+them, where MONAI is installed, its nearest transforms. Of TransVW's four changes each is drawn equally often for all. Statistics are
+printed beside the times: share of voxels changed, their mean change, and the mean displacement.
 
-    OMP_NUM_THREADS=1 python benchmarks/views.py
+    OMP_NUM_THREADS=1 python benchmarks/views.py --rounds 24 --side 96
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,8 @@ from pipeline.step import Context, Ids, Places, Region
 
 SIZES = (((32, 48, 32), 8), ((64, 64, 32), 8), ((96, 96, 96), 1))
 MARGIN_VOX = 14
-ONE_OF = {"one_of": True, "non_linear": 0.25, "shuffle": 0.25, "in_painting": 0.25, "out_painting": 0.25}
+FOUR = ("non_linear", "shuffle", "in_painting", "out_painting")
+ONE_OF = {"one_of": True}
 WARP = {"elastic": 1.0, "elastic_axes": 2, "elastic_target": False, "elastic_smooth_mm": 8.0, "elastic_margin_vox": 14}
 FIVE_BLOCKS = {"shuffle_share": 0.001, "in_painting_boxes": 1, "out_painting_windows": 1, "one_more": 1.0}
 
@@ -88,7 +91,7 @@ def elastic(crop: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, flo
     return map_coordinates(crop, [i + first, j + second, k], order=1, mode="reflect"), float(np.hypot(first, second).mean())
 
 
-def models_genesis(crop: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def models_genesis(crop: np.ndarray, rng: np.random.Generator, one: int) -> tuple[np.ndarray, float]:
     """Shuffling, intensity map, painting: chained, each with its own probability."""
     made = shuffle_boxes(crop, rng, 10_000) if rng.random() < 0.5 else crop.copy()
     made = bezier_map(made, rng) if rng.random() < 0.9 else made
@@ -97,15 +100,64 @@ def models_genesis(crop: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
     return made, 0.0
 
 
-def transvw(crop: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Elastic deformation, then exactly one of four."""
+def transvw(crop: np.ndarray, rng: np.random.Generator, one: int) -> tuple[np.ndarray, float]:
+    """Elastic deformation, then exactly one of four: number ``one``."""
     made, length = elastic(crop, rng)
-    one = rng.integers(4)
     if one == 0:
         return bezier_map(made, rng), length
     if one == 1:
         return shuffle_boxes(made, rng, 5), length
     return (paint_inside if one == 2 else paint_outside)(made, rng, 1, 1.0), length
+
+
+# MONAI's nearest transforms: it has no falling map, and its displacement has three axes.
+
+
+def monai_transforms(size: tuple[int, int, int], holes: int, boxes: int) -> tuple[Callable, ...]:
+    """Intensity map, shuffling, in-painting, out-painting, each always applied."""
+    from monai.transforms import RandCoarseDropout, RandCoarseShuffle, RandHistogramShift
+
+    def sides(low: float, high: float) -> dict:
+        return {"spatial_size": [int(n * low) for n in size], "max_spatial_size": [int(n * high) for n in size]}
+
+    most, noise = {"holes": 1, "max_holes": boxes if boxes > 1 else None, "prob": 1.0}, (0.0, 1.0)
+    made = (
+        RandHistogramShift(num_control_points=4, prob=1.0),
+        RandCoarseShuffle(holes, [1, 1, 1], max_spatial_size=[n // 10 for n in size], prob=1.0),
+        RandCoarseDropout(**most, **sides(1 / 6, 1 / 3), fill_value=noise),
+        RandCoarseDropout(**most, **sides(3 / 7, 4 / 7), fill_value=noise, dropout_holes=False),
+    )
+    return tuple(transform.set_random_state(number) for number, transform in enumerate(made))
+
+
+def monai_genesis(size: tuple[int, int, int]) -> Callable:
+    bend, shuffle, inside, outside = monai_transforms(size, 10_000, 5)
+
+    def show(crop: np.ndarray, rng: np.random.Generator, one: int) -> tuple[np.ndarray, float]:
+        made = torch.from_numpy(crop)[None]
+        made = shuffle(made) if rng.random() < 0.5 else made
+        made = bend(made) if rng.random() < 0.9 else made
+        if rng.random() < 0.9:
+            made = (inside if rng.random() < 0.2 else outside)(made)
+        return np.asarray(made[0]), 0.0
+
+    return show
+
+
+def monai_transvw(size: tuple[int, int, int]) -> Callable:
+    """The magnitude gives the published mean displacement; its length is computed once, as it costs time that MONAI does not spend."""
+    from monai.transforms import Rand3DElastic
+
+    warp = Rand3DElastic((8, 8), (778, 778), prob=1.0, mode="bilinear", padding_mode="reflection").set_random_state(4)
+    four = monai_transforms(size, 5, 1)
+    warp(torch.zeros(1, *size))
+    field = np.stack([gaussian_filter(axis, 8, mode="constant") for axis in np.asarray(warp.rand_offset)]) * warp.magnitude
+    length = float(np.linalg.norm(field, axis=0).mean())
+
+    def show(crop: np.ndarray, rng: np.random.Generator, one: int) -> tuple[np.ndarray, float]:
+        return np.asarray(four[one](warp(torch.from_numpy(crop)[None]))[0]), length
+
+    return show
 
 
 # Measuring.
@@ -165,24 +217,28 @@ def timed(work: Callable) -> tuple[float, object]:
     return (time.process_time() - start) * 1e3, made
 
 
-def compare(published: Callable, show: Callable, region: Region, clean: torch.Tensor, rounds: int) -> tuple[Tally, Tally]:
-    """Both in turn, so that what else the machine does meets both alike."""
-    theirs, ours, rng = Tally(), Tally(), np.random.default_rng(0)
-    crops, batch = clean[:, 0].numpy().astype(np.float64), len(clean)
-    show(region, rounds)
+def compare(others: dict[str, Callable], shows: list[Callable], region: Region, clean: torch.Tensor, rounds: int) -> dict[str, Tally]:
+    """All in turn, so that what else the machine does meets all alike."""
+    tallies, rng = {who: Tally() for who in (*others, "ours")}, np.random.default_rng(0)
+    crops, batch = clean[:, 0].numpy(), len(clean)
+    for show in shows:
+        show(region, rounds)
     for number in range(rounds):
-        crop = crops[number % batch]
-        spent, (made, length) = timed(lambda crop=crop: published(crop, rng))
-        theirs.note(spent, made, crop, length)
-        spent, (shown,) = timed(lambda number=number: show(region, number))
+        crop, one = crops[number % batch], number % 4
+        for who, other in others.items():
+            given = crop.astype(np.float64 if who == "published" else np.float32)
+            spent, (made, length) = timed(lambda other=other, given=given, one=one: other(given, rng, one))
+            tallies[who].note(spent, made, crop, length)
+        show = shows[number % len(shows)]
+        spent, (shown,) = timed(lambda show=show, number=number: show(region, number))
         length = 0.0 if shown.warp_mm is None else float(shown.warp_mm.norm(dim=1).mean())
-        ours.note(spent / batch, shown.voxels.numpy()[:, 0], crops, length)
-    return theirs, ours
+        tallies["ours"].note(spent / batch, shown.voxels.numpy()[:, 0], crops, length)
+    return tallies
 
 
-def print_views(rounds: int) -> None:
+def print_views(rounds: int, sizes: list) -> None:
     print(f"{'crop':<10} {'view':<34} {'ms/batch':>9} {'ms/crop':>8} {'crops/s':>8}")
-    for size, batch in SIZES:
+    for size, batch in sizes:
         for name, values in (("clean", {}), ("masked", {}), ("corrupt", {}), ("corrupt", {"elastic": 1.0}), ("augment", {})):
             spent = mean_time(view_of(name, size, batch, values), region_of(size, batch), rounds)
             what = " ".join([name, *(f"{key}={value}" for key, value in values.items())])
@@ -194,30 +250,38 @@ def mean_time(show: Callable, region: Region, rounds: int) -> float:
     return statistics.mean(timed(lambda number=number: show(region, number))[0] for number in range(rounds))
 
 
-def print_comparison(rounds: int) -> None:
-    heads = f"{'ms/crop':>8} {'crops/s':>8} {'faster':>7} {'changed':>8} {'change':>7} {'moved mm':>9}"
+def print_comparison(rounds: int, sizes: list) -> None:
+    heads = f"{'ms/crop':>8} {'crops/s':>8} {'x ours':>7} {'changed':>8} {'change':>7} {'moved mm':>9}"
     print(f"\n{'crop':<10} {'procedure':<16} {'':<10} {heads}")
-    for size, batch in SIZES:
+    for size, batch in sizes:
         region = region_of(size, batch)
         clean = view_of("clean", size, batch, {})(region, 0)[0].voxels
         length = statistics.mean(elastic(clean[0, 0].numpy(), np.random.default_rng(s))[1] for s in range(3))
         settings = ONE_OF | WARP | FIVE_BLOCKS | {"elastic_mean_mm": length}
-        for what, published, values in (("Models Genesis", models_genesis, {}), ("TransVW", transvw, settings)):
-            theirs, ours = compare(published, view_of("corrupt", size, batch, values), region, clean, rounds)
-            for who, tally in (("published", theirs), ("ours", ours)):
-                spent, ratio = statistics.mean(tally.times), statistics.mean(theirs.times) / statistics.mean(tally.times)
+        each = [settings | {name: float(name == one) for name in FOUR} for one in FOUR]
+        for what, published, equivalent, values in (
+            ("Models Genesis", models_genesis, monai_genesis, [{}]),
+            ("TransVW", transvw, monai_transvw, each),
+        ):
+            others = {"published": published} | ({"MONAI": equivalent(size)} if find_spec("monai") else {})
+            tallies = compare(others, [view_of("corrupt", size, batch, value) for value in values], region, clean, rounds)
+            for who, tally in tallies.items():
+                spent = statistics.mean(tally.times)
                 figures = [statistics.mean(values) for values in (tally.changed, tally.change, tally.moved)]
                 shown = f"{figures[0]:>8.3f} {figures[1]:>7.3f} {figures[2]:>9.2f}"
+                ratio = spent / statistics.mean(tallies["ours"].times)
                 print(f"{'x'.join(map(str, size)):<10} {what:<16} {who:<10} {spent:>8.2f} {1e3 / spent:>8.0f} {ratio:>7.1f} {shown}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=32, help="a multiple of 4, so that each of four is drawn equally often")
+    parser.add_argument("--side", type=int, help="only crops of this first side")
+    given = parser.parse_args()
+    sizes = [(size, batch) for size, batch in SIZES if given.side in (None, size[0])]
     torch.set_num_threads(1)
-    print_views(rounds)
-    print_comparison(rounds)
+    print_views(given.rounds, sizes)
+    print_comparison(given.rounds, sizes)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,12 @@ class Lease:
 
     def beat(self, number: int) -> None:
         data = json.dumps({**self.card, "beat": number}).encode().ljust(LENGTH)  # of one length, so that no reader meets half of it
-        os.pwrite(self.handle, data, 0)
-        os.ftruncate(self.handle, LENGTH)
-        os.fsync(self.handle)
+        try:
+            os.pwrite(self.handle, data, 0)
+            os.ftruncate(self.handle, LENGTH)
+            os.fsync(self.handle)
+        except OSError as error:  # a call on a handle does not say which file it was
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def go_on_beating(self) -> None:
         number = 1
@@ -65,6 +68,7 @@ def lease(folder: Path) -> Iterator[Lease]:
     path = folder / ".lease"
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     held = Lease(path, handle)
+    beating = threading.Thread(target=held.go_on_beating, name="lease", daemon=True)
     try:
         locked = _lock(handle, path)
         owner = _owner(path)
@@ -74,14 +78,19 @@ def lease(folder: Path) -> Iterator[Lease]:
         if not locked:  # two that came at the same moment: the last one's name stands
             time.sleep(min(1.0, BEAT_S))
             held.check()
-        threading.Thread(target=held.go_on_beating, name="lease", daemon=True).start()
+        beating.start()
         yield held
         with suppress(ValueError, OSError):
             held.check()
             os.ftruncate(handle, 0)
     finally:
         held.ended.set()
-        os.close(handle)
+        if beating.ident is not None:
+            beating.join(BEAT_S)
+        if (
+            not beating.is_alive()
+        ):  # one that hangs in a network file system still writes to the handle, whose number must not be anybody else's
+            os.close(handle)
 
 
 def _lock(handle: int, path: Path) -> bool:

@@ -233,6 +233,11 @@ class Source(Config):
         "refuse",
         description="4-D NIfTI files: refuse them, take the first volume, or take every volume as a scan of one exam.",
     )
+    placement: Literal["sform", "qform"] | None = Field(
+        None,
+        description="NIfTI files whose sform and qform are both coded: which of the two places the voxels. By default they are refused "
+        "where the two disagree.",
+    )
     origin: str = Field("the user's own scans", description="Where they come from, fit to be published.")
     licence: str = Field("not stated", description="Their licence.")
 

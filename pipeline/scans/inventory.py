@@ -172,7 +172,8 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], listed
     scans = []
     for number in numbers:
         scan_id = whole if number is None else identity("scan", file.place.anchor, file.relative, str(number))
-        kind = file.kind if number is None else f"{file.kind}:{number}"
+        part = "-".join(str(word) for word in (file.place.placement if file.kind == "nifti" else "", number) if word not in ("", None))
+        kind = f"{file.kind}:{part}" if part else file.kind
         if number is not None and listed and number < len(listed.volumes):
             named = replace(named, channel=listed.volumes[number][0], modality=listed.volumes[number][1])
         scans.append(_scan_of(file, named, scan_id, kind, grid, detached, identity))
@@ -198,7 +199,7 @@ def _volumes_in(file: File) -> tuple[Sequence[int | None], Grid]:
     from pipeline.scans.nifti import count_volumes, read_grid
 
     count = count_volumes(file.path) if file.place.four_d != "refuse" else 1
-    grid = read_grid(file.path, four_d=count > 1).canonical()[0]
+    grid = read_grid(file.path, four_d=count > 1, placement=file.place.placement).canonical()[0]
     return [None] if count == 1 else range(count if file.place.four_d == "split" else 1), grid
 
 

@@ -19,12 +19,13 @@ NIFTI_2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # how its header begins
 MAX_HEADER_FILE = 1 << 24
 
 
-def read_nifti(path: Path | str, allocate: Allocate = np.empty, number: int | None = None) -> Volume:
+def read_nifti(path: Path | str, allocate: Allocate = np.empty, number: int | None = None, placement: str = "") -> Volume:
     """voxels (1, D, H, W) after scaling, int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``.
-    ``allocate`` gives the array for the voxels; ``number`` is that of one volume of a 4-D file, which is refused without it."""
+    ``allocate`` gives the array for the voxels; ``number`` is that of one volume of a 4-D file, which is refused without it;
+    ``placement`` as in ``affine_of``."""
     path = Path(path)
     with _opened(path) as stream:
-        header, offset, grid, stored = _understood(stream, path, number)
+        header, offset, grid, stored = _understood(stream, path, number, placement)
         if not _is_pair(path):
             check_extensions(skip(stream, offset), header.endianness)
             return Volume(_voxels(path, stream, stored, allocate), grid)
@@ -35,10 +36,10 @@ def read_nifti(path: Path | str, allocate: Allocate = np.empty, number: int | No
         return Volume(_voxels(image, stream, stored, allocate), grid)
 
 
-def read_grid(path: Path | str, four_d: bool = False) -> Grid:
+def read_grid(path: Path | str, four_d: bool = False, placement: str = "") -> Grid:
     """Where the voxels of a file lie, from its header alone; raises ``Refused``. ``four_d``: the file may hold several volumes."""
     with _opened(Path(path)) as stream:
-        return _understood(stream, Path(path), 0 if four_d else None)[2]
+        return _understood(stream, Path(path), 0 if four_d else None, placement)[2]
 
 
 def count_volumes(path: Path | str) -> int:
@@ -89,7 +90,7 @@ def _header(stream: Any, pair: bool) -> tuple[Any, int]:
     return parse(bytes(begin[:seen]), pair)
 
 
-def _understood(stream: Any, path: Path, number: int | None = None) -> tuple[Any, int, Grid, Stored]:
+def _understood(stream: Any, path: Path, number: int | None, placement: str) -> tuple[Any, int, Grid, Stored]:
     """(header, bytes between it and the voxels, grid, how those of a volume are stored); the stream then stands behind the header."""
     pair = _is_pair(path)
     header, size = _header(stream, pair)
@@ -98,7 +99,7 @@ def _understood(stream: Any, path: Path, number: int | None = None) -> tuple[Any
         raise Refused(Code.CHANGED)
     stored = Stored(shape, kind_of(header), *scaling_of(header), number or 0, count)
     offset = offset_of(header, size, pair)
-    return header, offset if pair else offset - size, grid_of(shape, affine_of(header, shape)), stored
+    return header, offset if pair else offset - size, grid_of(shape, affine_of(header, shape, placement)), stored
 
 
 def _voxels(path: Path, stream: Any, stored: Stored, allocate: Allocate) -> np.ndarray:

@@ -96,9 +96,10 @@ def check_extensions(between: bytes, order: str) -> None:
         at += size
 
 
-def affine_of(header: Any, shape: tuple[int, int, int]) -> np.ndarray:
+def affine_of(header: Any, shape: tuple[int, int, int], placement: str = "") -> np.ndarray:
     """Index to RAS+ mm. Where both forms are coded they must agree to a tenth of a millimetre at every corner; where only sform is, its
-    axes must be as long as pixdim says, to the same tenth."""
+    axes must be as long as pixdim says, to the same tenth. ``placement`` (sform or qform) names the one that counts where both are coded;
+    the other is not looked at then."""
     unit = int(header["xyzt_units"]) & 7
     if unit not in MM_PER_UNIT:
         raise Refused(Code.BAD_HEADER)
@@ -106,9 +107,12 @@ def affine_of(header: Any, shape: tuple[int, int, int]) -> np.ndarray:
     if not np.isfinite(spacing).all() or (spacing <= 0).any():
         raise Refused(Code.PIXEL_SPACING)
     found = []
-    if int(header["sform_code"]) > 0:
+    coded = {form for form in ("sform", "qform") if int(header[f"{form}_code"]) > 0}
+    if placement and len(coded) == 2:
+        coded = {placement}
+    if "sform" in coded:
         found.append(np.vstack([header["srow_x"], header["srow_y"], header["srow_z"], [0, 0, 0, 1]]).astype(np.float64))
-    if int(header["qform_code"]) > 0:
+    if "qform" in coded:
         found.append(_qform(header, spacing, found[0] if found else None))
     if not found:
         raise Refused(Code.ORIENTATION)

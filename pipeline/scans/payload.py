@@ -23,8 +23,9 @@ Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 MAX_SIDE = 2048
 MAX_VOXELS = 2**31
 LARGE = 1 << 28  # bytes of voxels, from which on a file that shrank more than
-MAX_RATIO = 250  # so many times is a bomb, unless its voxels are single bytes: empty masks do shrink a thousandfold
-MAX_RATIO_BYTES = 1100
+MAX_RATIO = 250  # so many times is a bomb
+LARGE_MASK = 1 << 30  # where voxels are single bytes, only from here on: empty masks do shrink a thousandfold,
+MAX_RATIO_MASK = 1100  # and nothing that gzip makes shrinks more
 MAX_PADDING = 1 << 20
 INPUT = 1 << 16
 STEP = 1 << 18  # bytes asked of a stream at once: they stay in the cache until they are copied
@@ -69,7 +70,11 @@ def check_size(size: int, is_packed: bool, stored: Stored) -> None:
     if not is_packed:
         if size < claimed:
             raise Refused(Code.TRUNCATED)
-    elif claimed > LARGE and claimed > (MAX_RATIO if stored.kind.itemsize > 1 else MAX_RATIO_BYTES) * size:
+        return
+    is_mask = stored.kind.itemsize == 1
+    if claimed > MAX_RATIO * size and claimed > (LARGE_MASK if is_mask else LARGE):
+        raise Refused(Code.TOO_LARGE)
+    if is_mask and claimed > MAX_RATIO_MASK * size and claimed > LARGE:
         raise Refused(Code.TOO_LARGE)
 
 

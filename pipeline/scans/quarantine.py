@@ -77,8 +77,8 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.TRUNCATED: ("The file ends before its voxels do.", "Copy it again from its source."),
     Code.CORRUPT: ("The file's checksum or structure is broken.", "Copy it again from its source."),
     Code.TOO_LARGE: (
-        "The file claims more voxels than the limits allow, or unpacks to more than its header says.",
-        "Check the file; it may be damaged.",
+        "The file claims more voxels than the limits allow, shrank more than pictures do, or unpacks to more than its header says.",
+        "Check the file; it may be damaged. A mask of more than 1 GiB that is nearly empty is read once it is stored uncompressed.",
     ),
     Code.BAD_HEADER: ("The header contradicts itself.", "Convert the scan again from its DICOM files."),
     Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to integers or real numbers."),
@@ -87,7 +87,10 @@ REASONS: dict[Code, tuple[str, str]] = {
         "Set `four_d: split` for its source (convert: --four-d split), if its fourth axis counts volumes.",
     ),
     Code.ORIENTATION: ("The header gives no usable place in the body.", "Convert the scan again from its DICOM files."),
-    Code.ORIENTATION_CONFLICT: ("The header places the voxels in two different ways.", "Convert again, so that sform and qform agree."),
+    Code.ORIENTATION_CONFLICT: (
+        "The header places the voxels in two different ways.",
+        "Convert again, so that sform and qform agree, or name the one that is right: `placement` of its source (NIfTI).",
+    ),
     Code.NOT_FINITE: ("Some voxels are no numbers, or too large.", "Find out which tool wrote them; repair the scan there."),
     Code.SCALING: ("The scaling of the stored values is zero or no number.", "Copy or convert the scan again."),
     Code.SOP_CLASS: ("The DICOM object is no CT, MR or PET image.", "Nothing to do, unless a scan was expected here."),

@@ -4,6 +4,7 @@ not the run."""
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -20,10 +21,11 @@ __all__ = ["Limits", "read_scan"]
 def read_scan(kind: str, paths: Sequence[str | Path], limits: Limits = Limits()) -> Volume:
     """The volume of a scan as ``index`` named it, on its own grid; raises ``Refused``.
 
-    kind: dicom, nifti or metaimage; of a file that holds several volumes ``nifti:3`` or ``dicom:1``, the number of the volume in it.
+    kind: dicom, nifti or metaimage; of a file that holds several volumes ``nifti:3`` or ``dicom:1``, the number of the volume in it;
+    ``nifti:qform`` and ``nifti:qform-3``: which of the header's two places counts (``placement`` of its source).
     """
     kind, _, part = kind.partition(":")
-    if kind not in READERS or (part and (kind == "metaimage" or not part.isdecimal())):
+    if kind not in READERS or (part and not re.fullmatch(PARTS[kind], part)):
         raise ValueError(f"kind: {kind!r} is none of {', '.join(sorted(READERS))}; run `vesalius index` again")
     _import_codecs(kind)
     return in_child(partial(_patient, partial(READERS[kind], part=part)), tuple(str(path) for path in paths), limits)
@@ -52,7 +54,8 @@ def _read_dicom(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume
 def _read_nifti(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
     from pipeline.scans.nifti import read_nifti
 
-    return read_nifti(paths[0], allocate, int(part) if part else None)
+    number = part.removeprefix("sform").removeprefix("qform").removeprefix("-")
+    return read_nifti(paths[0], allocate, int(number) if number else None, part[:5] if part.startswith(("s", "q")) else "")
 
 
 def _read_metaimage(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
@@ -62,6 +65,7 @@ def _read_metaimage(paths: tuple[str, ...], allocate: Allocate, part: str) -> Vo
 
 
 READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "metaimage": _read_metaimage}
+PARTS = {"dicom": r"[0-9]+", "nifti": r"[0-9]+|[sq]form(-[0-9]+)?", "metaimage": r"(?!)"}
 CODECS = {
     "dicom": ("pydicom", "pydicom.pixels.decoders", "PIL.Image", "PIL.Jpeg2KImagePlugin", "pipeline.scans.codecs", "pipeline.scans.stack"),
     "nifti": ("nibabel", "pipeline.scans.nifti"),

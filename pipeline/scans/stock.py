@@ -21,6 +21,7 @@ class Place:
     task: str = ""  # of a folder of labels
     subject: str = ""  # pattern that finds the subject in a file's path
     four_d: str = "refuse"  # first, split: which volumes of a 4-D file are scans
+    placement: str = ""  # sform, qform: which of a NIfTI header's places counts where both are coded
     cohort: str = ""  # of which names mean the same people in every folder
 
     @property

@@ -8,7 +8,8 @@ inventory.tsv     file_id, status (volume, companion, not_image, quarantined, fo
                   without its path. scan_id has spaces between the scans of a file that holds several, which is
                   quarantined only if all of them are; quarantine.tsv has a row for each that is refused
 quarantine.tsv    file_id, scan_id, stage, code, reason, remedy, origin, licence
-shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage; nifti:3 is volume 3 of a file), modality, channel,
+shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage; nifti:3 is volume 3 of a file, nifti:qform is
+                  placed by its qform), modality, channel,
                   num_files, content (digest of sizes and times of its files and labels), spacing_mm, day (since the subject's first
                   exam, where DICOM says it), labels (names of tasks), flags, origin, licence: a row a scan
 
@@ -93,6 +94,7 @@ def places_of(plan: Plan) -> list[Place]:
             s["licence"],
             subject=s["subject"] or "",
             four_d=s["four_d"],
+            placement=s.get("placement") or "",
             cohort=s.get("cohort") or "",
         )
         for s in plan.study["sources"]

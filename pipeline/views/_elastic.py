@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.keys import normal
 from pipeline.shapes import AffineBatch, VoxelsBatch
-from pipeline.views._crop import along, vector
+from pipeline.views._crop import along
 from pipeline.views._walk import alone, slabs, take
 
 Field = Float[Tensor, "B 3 D H W"]
@@ -21,6 +21,7 @@ Field = Float[Tensor, "B 3 D H W"]
 _MEAN_LENGTH = {1: math.sqrt(2 / math.pi), 2: math.sqrt(math.pi / 2), 3: math.sqrt(8 / math.pi)}
 _MOST_KNOTS = 13
 _LEAST_STEP_VOX = 4
+_JUST_LESS = 1.0 - 2.0**-23
 
 
 def draw_knots(keys: Tensor, size_vox: Sequence[int], axes: int) -> Tensor:
@@ -40,54 +41,62 @@ def deformed(
     """Voxels with a margin -> crops (B, C, *size_vox), and the displacement in RAS+ mm that each of their voxels was taken from.
 
     ``mean_mm`` is the mean length of the displacement, ``smooth_mm`` the deviation of the Gaussian (no less than the knots' distance, a
-    twelfth of the side or 4 voxels). Along each axis the displacement is clamped to the margin, so that no place lies outside the
-    voxels given. Knots of two axes displace along the first two only. Sampling is trilinear.
+    twelfth of the side or 4 voxels). Along each axis the displacement is clamped to the margin, so that no place lies outside the voxels
+    given. Knots of two axes displace along the first two only. Sampling is linear along the axes displaced.
     """
-    spacing = affine[:, :3, :3].norm(dim=1).to(torch.float32)
-    directions = affine[:, :3, :3].to(torch.float32) / spacing[:, None]
-    straight = alone(voxels) and torch.equal(directions[0], torch.eye(3))
+    columns = affine[:, :3, :3].to(torch.float32)
+    spacing = columns.norm(dim=1)
+    straight = alone(voxels) and torch.equal(columns[0], torch.diag(spacing[0]))
     axes = knots.shape[1]
     first, second, third = (_smoothing(n, smooth_mm / spacing[:, axis]) for axis, n in enumerate(size_vox))
-    coarse = knots * (mean_mm / _MEAN_LENGTH[axes]) @ third.transpose(1, 2)[:, None, None]
+    scale = mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None]
+    coarse = knots * scale @ third.transpose(1, 2)[:, None, None]
     coarse = (second[:, None, None] @ coarse).flatten(3)
-    limit = (spacing * vector(margin_vox, spacing))[:, :axes, None, None, None]
     crops = voxels.new_empty(*voxels.shape[:2], *size_vox)
     warp_mm = voxels.new_empty(len(voxels), 3, *size_vox)
     for rows in slabs(voxels, size_vox):
-        field = (first[:, None, rows] @ coarse).reshape(len(voxels), axes, -1, *size_vox[1:])
-        field = torch.minimum(torch.maximum(field, -limit, out=field), limit, out=field)
+        shift_vox = (first[:, None, rows] @ coarse).reshape(len(voxels), axes, -1, *size_vox[1:])
+        for axis in range(axes):
+            shift_vox[:, axis].clamp_(-margin_vox[axis], margin_vox[axis])
         if straight:
-            warp_mm[:, :axes, rows], warp_mm[:, axes:, rows] = field, 0.0
+            torch.mul(shift_vox, spacing[:, :axes, None, None, None], out=warp_mm[:, :axes, rows])
+            warp_mm[:, axes:, rows] = 0.0
         else:
-            warp_mm[:, :, rows] = torch.einsum("bij,bjdhw->bidhw", directions[:, :, :axes], field)
-        crops[:, :, rows] = _sampled(voxels, field.div_(spacing[:, :axes, None, None, None]), margin_vox, rows.start)
+            warp_mm[:, :, rows] = torch.einsum("bij,bjdhw->bidhw", columns[:, :, :axes], shift_vox)
+        _sample(voxels, shift_vox, margin_vox, rows.start, crops[:, :, rows])
     return crops, warp_mm
 
 
-def _sampled(voxels: VoxelsBatch, shift_vox: Tensor, margin_vox: Sequence[int], first: int) -> VoxelsBatch:
-    """A slab of the crop that begins at slice ``first``; shift_vox (B, axes, d, H, W)."""
-    batch, channels, *extent = voxels.shape
-    size = shift_vox.shape[2:]
-    strides = (extent[1] * extent[2], extent[2], 1)
-    index, parts = torch.zeros((), dtype=torch.int32, device=voxels.device), []
+def _sample(voxels: VoxelsBatch, shift_vox: Tensor, margin_vox: Sequence[int], first: int, crops: VoxelsBatch) -> None:
+    """Fills the slab of the crops that begins at slice ``first``; shift_vox (B, axes, d, H, W) is used up."""
+    extent, size = voxels.shape[2:], shift_vox.shape[2:]
+    index, parts = None, []
     for axis in range(3):
         begin = margin_vox[axis] + (first if axis == 0 else 0)
-        place = along(torch.arange(begin, begin + size[axis], device=voxels.device, dtype=torch.int32)[None], axis)
+        # Floats added to floats, and places rounded down once: with operands of two types PyTorch leaves its vectorised loops.
         if axis < shift_vox.shape[1]:
-            position = shift_vox[:, axis] + place
-            place = position.to(torch.int32).clamp_(0, extent[axis] - 2)
-            parts.append(position.sub_(place).flatten(1))
-        index = index + place * strides[axis]
-    values, index = voxels.flatten(2), index.expand(batch, *size).flatten(1)
-    return _interpolated(values, index, strides[: len(parts)], parts).reshape(batch, channels, *size)
+            position = shift_vox[:, axis].add_(along(_count(begin, size[axis], shift_vox), axis))
+            place = position.clamp_(max=(extent[axis] - 1) * _JUST_LESS).to(torch.int32)
+            parts.append(position.frac_()[:, None])
+        else:
+            place = along(_count(begin, size[axis], place), axis)
+        index = place if index is None else torch.add(place, index, alpha=extent[axis])
+    strides = (extent[1] * extent[2], extent[2], 1)
+    _interpolated(voxels.flatten(2), index.expand(-1, *size), strides[: len(parts)], parts, crops)
 
 
-def _interpolated(values: Tensor, index: Tensor, strides: tuple[int, ...], parts: list[Tensor]) -> Tensor:
+def _count(begin: int, number: int, like: Tensor) -> Tensor:
+    """(1, number) begin, begin + 1, ..."""
+    return torch.arange(begin, begin + number, device=like.device, dtype=like.dtype)[None]
+
+
+def _interpolated(values: Tensor, index: Tensor, strides: tuple[int, ...], parts: list[Tensor], crops: VoxelsBatch | None = None) -> Tensor:
+    """(B, C, N) values at an index (B, d, H, W) and, along each stride, a part of the way to the next; written to ``crops`` if given."""
     if not strides:
-        return take(values, index)
+        return take(values, index.flatten(1)).reshape(*values.shape[:2], *index.shape[1:])
     low = _interpolated(values, index, strides[1:], parts[1:])
     high = _interpolated(values[:, :, strides[0] :], index, strides[1:], parts[1:])
-    return torch.lerp(low, high, parts[0][:, None])
+    return torch.lerp(low, high, parts[0], out=low if crops is None else crops)
 
 
 def _num_knots(size: int) -> tuple[int, float]:

@@ -20,7 +20,7 @@ from pipeline.volumes.volume import Volume
 
 THICK = 3.0
 SAME_MM = 1e-3
-BLOCK = 16  # pictures that are laid into the volume at once: it runs across them
+BLOCK, BLOCK_BYTES = (16, 128), 1 << 23  # pictures laid into the volume at once, which runs across them: as many as these bytes hold
 Taps = tuple[np.ndarray, np.ndarray] | None
 
 
@@ -163,7 +163,8 @@ def _filter(array: np.ndarray, taps: list[Taps], out: np.ndarray | None = None) 
     the third axis. Besides ``out`` no more than the pictures under the filter are held."""
     shape = tuple(n if tap is None else len(tap[0]) for n, tap in zip(array.shape, taps, strict=True))
     out = np.empty(shape, dtype=np.float32) if out is None else out
-    block = np.empty((min(BLOCK, shape[2]), *shape[:2]), dtype=out.dtype)
+    at_once = int(np.clip(BLOCK_BYTES // max(1, out[:, :, 0].nbytes), *BLOCK))
+    block = np.empty((min(at_once, shape[2]), *shape[:2]), dtype=out.dtype)
     for number, picture in enumerate(_along(_pictures(array, taps), taps[2])):
         if out.dtype == np.int16:
             picture = np.clip(np.rint(picture), -32768, 32767)

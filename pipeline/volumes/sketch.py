@@ -88,8 +88,9 @@ def _crosses(flat: np.ndarray, width: int) -> np.ndarray:
     cross = flat[: -2 * width] + flat[2 * width :]
     cross += flat[width - 1 : -width - 1]
     cross += flat[width + 1 : len(flat) - width + 1]
-    cross += flat[inner] * _CENTRE
-    cross ^= cross >> np.uint16(7)
+    part = flat[inner] * _CENTRE
+    cross += part
+    cross ^= np.right_shift(cross, np.uint16(7), out=part)
     cross *= _SPREAD
     return cross
 

@@ -38,6 +38,11 @@ def bomb(name: str) -> tuple[str, bytes]:
     sizes = " ".join(map(str, SIDES))
     return {
         "honest nifti": lambda: ("nifti", gzip.compress(nifti(split=True, **dims)[0], mtime=0) + zeros_gzip()),
+        "honest nifti of bytes": lambda: (
+            "nifti",
+            gzip.compress(nifti(split=True, kind="u1", values=np.zeros((10, 9, 8)), dim=[3, 1024, 1024, 1280, 1, 1, 1, 1])[0], mtime=0)
+            + zeros_gzip(),
+        ),
         "nifti": lambda: ("nifti", gzip.compress(nifti(), mtime=0) + zeros_gzip()),
         "nifti of floats": lambda: ("nifti", gzip.compress(nifti(split=True, kind="f4", values=np.zeros((10, 9, 8)))[0]) + zeros_gzip()),
         "honest nrrd": lambda: ("metaimage", nrrd(encoding="gzip", sizes=sizes, data=lambda _: zeros_gzip())),
@@ -65,7 +70,17 @@ def read_in_child(kind: str, path: str, there) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["honest nifti", "nifti", "nifti of floats", "honest nrrd", "nrrd", "bytes to skip in nrrd", "honest metaimage", "metaimage"],
+    [
+        "honest nifti",
+        "honest nifti of bytes",
+        "nifti",
+        "nifti of floats",
+        "honest nrrd",
+        "nrrd",
+        "bytes to skip in nrrd",
+        "honest metaimage",
+        "metaimage",
+    ],
 )
 def test_a_bomb_is_refused_in_little_memory(name, tmp_path):
     kind, data = bomb(name)
@@ -79,3 +94,24 @@ def test_a_bomb_is_refused_in_little_memory(name, tmp_path):
     child.join()
     assert code in (Code.TOO_LARGE, Code.BAD_HEADER)
     assert grown_mb < MOST_MB
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "code"),
+    [("u1", 60, None), ("u1", 100, Code.TOO_LARGE), ("i2", 30, None), ("i2", 60, Code.TOO_LARGE)],
+)
+def test_a_mask_may_shrink_a_thousandfold_up_to_four_times_the_size_of_a_picture(kind, side, code, tmp_path, monkeypatch):
+    """The limits made small: 128 kB for pictures, 512 kB for single bytes."""
+    monkeypatch.setattr("pipeline.scans.payload.LARGE", 1 << 17)
+    monkeypatch.setattr("pipeline.scans.payload.LARGE_MASK", 1 << 19)
+    values = np.zeros((side, side, side))
+    values[5:9, 5:9, 5:9] = 3
+    path = tmp_path / "mask.nii.gz"
+    path.write_bytes(gzip.compress(nifti(kind=kind, shape=values.shape, values=values)))
+    assert values.size > 250 * path.stat().st_size or side == 30
+    if code is None:
+        assert (READERS["nifti"]((str(path),), np.empty, "").voxels[0] == values).all()
+        return
+    with pytest.raises(Refused) as refused:
+        READERS["nifti"]((str(path),), np.empty, "")
+    assert refused.value.code is code
