@@ -48,8 +48,12 @@ RUNS = {run["run"]: run for run in PLAN["runs"]}
 LEXICONS = {lexicon["lexicon"]: lexicon for lexicon in PLAN["lexicons"]}
 TRANSFERS = {transfer["transfer"]: transfer for transfer in PLAN["transfers"]}
 # One training at a time has the cards of this machine; on a cluster, the scheduler gives each job its own (workflow/profiles/slurm).
-GPU = min(int(config["gpus"]), 1)
-if GPU and workflow.is_main_process and workflow.resource_settings.nodes is None and "gpu" not in workflow.global_resources:
+RANKS = PLAN["study"]["gpus_per_run"]
+GPU = min(int(config["gpus"]), RANKS)
+HERE = workflow.is_main_process and workflow.resource_settings.nodes is None
+if HERE and 0 < GPU < RANKS:
+    raise WorkflowError(f"{STUDY}: gpus_per_run: is {RANKS}, but this machine has {GPU} GPUs; write {GPU}, or --config gpus=0 for CPUs")
+if HERE and GPU and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPU)
 RESUMING = f"{workflow.basedir}/workflow/resuming.sh"  # what a training that ends with 75 goes through
 OPEN = []

@@ -345,6 +345,9 @@ class Study(Config):
     pool: Pool = Pool()
     recipes: tuple[str, ...] = Field((), description="Paths of recipes, relative to the project's root or to the study.")
     pretrain_seeds: tuple[int, ...] = Field((0,), min_length=1)
+    gpus_per_run: int = Field(
+        1, ge=1, description="GPUs of one machine that a pretraining uses together, a process each; no run is another one for it."
+    )
     tasks: tuple[str, ...] = Field((), description="Paths of tasks.")
     initialisations: dict[Name, Initialisation] = Field(default_factory=dict)
     finetune: Finetune = Finetune()

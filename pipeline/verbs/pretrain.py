@@ -8,17 +8,19 @@ Figures of the features' health stand in the journal; a collapse raises an alarm
 study has a task, a probe of the frozen encoder on labelled training subjects is journalled too, and RUN/best holds the encoder that it
 preferred.
 
-On several GPUs torchrun or srun starts one process each (docs/many_gpus.md).
+On several GPUs --ranks, torchrun or srun starts one process each (docs/many_gpus.md). --ranks changes nothing about a run, and its exit
+code is that of the processes.
 
 \b
 Examples:
   vesalius pretrain results/demo restoration-s0-0123456789
-  torchrun --standalone --nproc-per-node 2 -m pipeline pretrain results/demo restoration-s0-0123456789
+  vesalius pretrain results/demo restoration-s0-0123456789 --ranks 2
   srun --ntasks-per-node=4 --gpus-per-node=4 vesalius pretrain results/demo restoration-s0-0123456789
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,7 @@ import typer
 def run(
     folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")],
     name: Annotated[str, typer.Argument(metavar="RUN", help="A run of plan.json.")],
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that train together on this machine, one a GPU.")] = 1,
 ) -> None:
     from pipeline.plan import read_plan
     from pipeline.training.launch import launched
@@ -35,6 +38,11 @@ def run(
     from pipeline.transfer.probe import probe_of
 
     plan, where = read_plan(folder)
+    if ranks > 1:
+        from pipeline.training.siblings import train_together
+
+        command = [sys.executable, "-m", "pipeline", "pretrain", str(folder), plan.run(name).run]
+        raise typer.Exit(train_together(command, ranks))
     metrics = pretrain(plan, where, plan.run(name), lambda: probe_of(plan, where, name))
     if (place := launched()) is not None and place.rank > 0:
         return

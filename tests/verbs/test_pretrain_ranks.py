@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -119,3 +122,34 @@ def test_tasks_of_srun_train_it_too_and_both_refuse_a_folder_that_somebody_write
     codes, errors = by_srun("pretrain", folder, study[1])
     assert codes == [0, 0], "\n".join(errors)
     check(study, run_folder)
+
+
+def wait_for(true, process):
+    deadline = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def frozen(process):
+    return [rank for rank in psutil.Process(process.pid).children() if rank.status() == psutil.STATUS_STOPPED]
+
+
+def test_ranks_of_the_verb_that_are_told_to_stop_say_75_and_train_what_one_process_trains(study):
+    folder, run_folder = folder_for(study, "verb")
+    started = call("pipeline", "pretrain", folder, study[1], "--ranks", 2, VESALIUS_FAULTS="stop@step,step=2,rank=1")
+    wait_for(lambda: frozen(started), started)
+    started.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    frozen(started)[0].send_signal(signal.SIGCONT)
+    errors = started.communicate(timeout=120)[1]
+    assert started.returncode == 75, errors
+    assert [path.name for path in (run_folder / "checkpoints").iterdir()]
+    assert not (run_folder / "encoder.safetensors").exists()
+    again = call("pipeline", "pretrain", folder, study[1], "--ranks", 2)
+    errors = again.communicate(timeout=200)[1]
+    assert again.returncode == 0, errors
+    alone = load_file(study[0] / "alone" / "runs" / study[1] / "model.safetensors")
+    for name, value in load_file(run_folder / "model.safetensors").items():
+        torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-5)

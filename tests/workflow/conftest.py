@@ -18,7 +18,7 @@ def run_of(name, start=None, lexicon=None):
     return {"run": name, "recipe": name[0], "seed": 0, "start": start, "lexicon": lexicon, "needs": [start] if start else []}
 
 
-def plan_value(hash_of_c="c1", sizes=(2,)):
+def plan_value(hash_of_c="c1", sizes=(2,), gpus_per_run=1):
     """Restoration r; words w found by r; contrast c that continues r; scratch. ``hash_of_c`` changes when the recipe c is edited."""
     keys = ("sample", "data", "sources", "identity", "channels", "max_refused", "preprocess", "split", "verdict", "tracking")
     built_on = {"scratch": [], "r": ["r-s0-aa"], "w": ["w-s0-bb"], "c": [f"c-s0-{hash_of_c}"]}
@@ -27,7 +27,7 @@ def plan_value(hash_of_c="c1", sizes=(2,)):
         "version": "1",
         "inputs": {},
         "shards": ["00", "01"],
-        "study": dict.fromkeys(keys) | {"finetune": {"num_labels": list(sizes)}, "initialisations": {}},
+        "study": dict.fromkeys(keys) | {"gpus_per_run": gpus_per_run, "finetune": {"num_labels": list(sizes)}, "initialisations": {}},
         "recipes": {name: {"words": {"num_words": 3} if name == "w" else None} for name in "rwc"},
         "tasks": {},
         "runs": [run_of("r-s0-aa"), run_of("w-s0-bb", lexicon="r-s0-words"), run_of(f"c-s0-{hash_of_c}", start="r-s0-aa")],

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 
-TRAINING = {"pretrain r-s0-aa", "pretrain w-s0-bb", "pretrain c-s0-c1"}
+TRAINING = {"pretrain r-s0-aa --ranks 1", "pretrain w-s0-bb --ranks 1", "pretrain c-s0-c1 --ranks 1"}
 
 
 def test_everything_runs_once_and_after_what_it_needs(once):
@@ -15,12 +15,12 @@ def test_everything_runs_once_and_after_what_it_needs(once):
         ("sample", "index"),
         ("index", "preprocess 00 --memory-mb 6000"),
         ("preprocess 01 --memory-mb 6000", "split"),
-        ("split", "pretrain r-s0-aa"),
-        ("pretrain r-s0-aa", "embed r-s0-aa"),
+        ("split", "pretrain r-s0-aa --ranks 1"),
+        ("pretrain r-s0-aa --ranks 1", "embed r-s0-aa"),
         ("embed r-s0-aa", "discover r-s0-words"),
-        ("discover r-s0-words", "pretrain w-s0-bb"),
-        ("pretrain r-s0-aa", "pretrain c-s0-c1"),
-        ("pretrain w-s0-bb", "finetune organ-w-x"),
+        ("discover r-s0-words", "pretrain w-s0-bb --ranks 1"),
+        ("pretrain r-s0-aa --ranks 1", "pretrain c-s0-c1 --ranks 1"),
+        ("pretrain w-s0-bb --ranks 1", "finetune organ-w-x"),
         ("finetune organ-scratch-x", "verdict"),
         ("verdict", "report"),
         ("report", "mirror"),
@@ -64,7 +64,7 @@ def test_an_edited_recipe_wakes_its_own_runs_only(finished):
     finished.plan(hash_of_c="c2")
     code, output, calls = finished.snakemake()
     assert code == 0, output
-    assert calls == ["pretrain c-s0-c2", "finetune organ-c-c2", "verdict", "report", "mirror"]
+    assert calls == ["pretrain c-s0-c2 --ranks 1", "finetune organ-c-c2", "verdict", "report", "mirror"]
     assert (finished.folder / "runs" / "r-s0-aa" / "encoder.safetensors").stat().st_mtime_ns == before
 
 
@@ -105,7 +105,32 @@ def test_a_machine_with_a_gpu_trains_one_at_a_time(fresh):
     code, output, calls = fresh.snakemake("--until", "pretrain", config=["gpus=4"])
     assert code == 0, output
     assert 'Provided resources: gpu=Resource("gpu", 1)' in output
-    assert set(calls) >= {"pretrain r-s0-aa"}
+    assert set(calls) >= {"pretrain r-s0-aa --ranks 1"}
+
+
+def test_gpus_of_one_training_are_asked_for_together_and_wake_no_run_that_is_finished(finished):
+    finished.plan(gpus_per_run=2)
+    code, output, calls = finished.snakemake()
+    assert (code, calls) == (0, []), output
+    finished.plan(gpus_per_run=2, hash_of_c="c2")
+    code, output, calls = finished.snakemake(config=["gpus=4"])
+    assert (code, calls[0]) == (0, "pretrain c-s0-c2 --ranks 2"), output
+    assert 'Provided resources: gpu=Resource("gpu", 2)' in output
+
+
+def test_a_cluster_is_asked_for_the_gpus_of_a_training_whatever_this_machine_has(fresh):
+    fresh.plan(gpus_per_run=4)
+    code, output, _ = fresh.snakemake("--dry-run", "--jobs", "8", config=["gpus=1"])
+    assert code == 0, output
+    assert "gpu=4" in output
+    assert "mem_mb=32000" in output
+
+
+def test_more_gpus_for_a_training_than_the_machine_has_are_refused(fresh):
+    fresh.plan(gpus_per_run=4)
+    code, output, _ = fresh.snakemake("--dry-run", config=["gpus=2"])
+    assert code == 1
+    assert "gpus_per_run: is 4, but this machine has 2 GPUs" in output
 
 
 def test_lint_finds_nothing(fresh):

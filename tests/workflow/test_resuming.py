@@ -30,7 +30,7 @@ def shell_line():
     """The shell command of rule pretrain, with its holes filled."""
     text = (ROOT / "workflow" / "rules" / "pretrain.smk").read_text()
     line = re.search(r'"(trap : TERM; .*)"\n', text)[1]
-    values = {"params.resuming": str(SCRIPT), "params.folder": "folder", "wildcards.run": "run", "log": "log.txt"}
+    values = {"params.resuming": str(SCRIPT), "params.folder": "folder", "wildcards.run": "run", "resources.ranks": "1", "log": "log.txt"}
     return re.sub(r"\{([^}]*):q\}", lambda hole: values[hole[1]], line)
 
 

@@ -22,14 +22,15 @@ rule pretrain:
         f"{FOLDER}/logs/pretrain/{{run}}.log",
     benchmark:
         f"{FOLDER}/benchmarks/pretrain/{{run}}.tsv"
-    threads: 1
+    threads: RANKS
     priority: 10
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * RANKS * attempt,
         runtime=1440,
-        gpu=GPU,
+        gpu=GPU if HERE else RANKS,
+        ranks=RANKS,  # a resource and no parameter: another number of GPUs makes no run anew
     shell:
-        "trap : TERM; {params.resuming:q} vesalius pretrain {params.folder:q} {wildcards.run:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
+        "trap : TERM; {params.resuming:q} vesalius pretrain {params.folder:q} {wildcards.run:q} --ranks {resources.ranks:q} 2>&1 | (trap '' TERM USR1 USR2; tee -i {log:q})"
 
 
 rule embed:
