@@ -45,10 +45,11 @@ WHO = {"run": "toy", "recipe_digest": "r", "manifest_digest": "m", "seed": 3}
 class Toy(nn.Module):
     """Encodes crops, contrasts them with a slow teacher's queue; once an epoch it draws new anchors."""
 
-    def __init__(self, ranks, seed=3):
+    def __init__(self, ranks, seed=3, batch_norm=True):
         super().__init__()
         self.ranks, self.seed, self.weights = ranks, seed, {"toy": 1.0}
-        norm = nn.BatchNorm1d(8) if ranks.world == 1 else nn.LayerNorm(8)  # PyTorch synchronises batch norm between GPUs only
+        batch_norm = batch_norm and ranks.world == 1  # PyTorch synchronises batch norm between GPUs only
+        norm = nn.BatchNorm1d(8) if batch_norm else nn.LayerNorm(8)
         self.network = nn.Sequential(nn.Linear(64, 8), norm, nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 4))
         self.teacher = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4)).requires_grad_(False)
         self.register_buffer("queue", torch.zeros(8, 4))
@@ -120,14 +121,14 @@ def make_store(root, count=10):
     return store, pd.DataFrame(rows)
 
 
-def make_loop(stored, folder, ranks, faults=(), watchers=(), **changes):
+def make_loop(stored, folder, ranks, faults=(), watchers=(), batch_norm=True, **changes):
     training, (store, rows) = Training(**{**TRAINING, **changes}), stored
     torch.set_num_threads(1)
     own = training.batch // ranks.world
     share = range(ranks.rank * own, (ranks.rank + 1) * own)
     store = Store(store.root)  # forked children open and prove files themselves
     loader, judge = (Loader(store, rows, Places(len(rows), seed), SIZE, SIZE, training.batch, share) for seed in (3, 4))
-    return Loop(Toy(ranks), loader, judge, training, Path(folder), ranks, watchers, Faults(*faults, rank=ranks.rank))
+    return Loop(Toy(ranks, batch_norm=batch_norm), loader, judge, training, Path(folder), ranks, watchers, Faults(*faults, rank=ranks.rank))
 
 
 def free_port():
