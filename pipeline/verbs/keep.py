@@ -62,8 +62,8 @@ def write_beside(study: dict[str, Any], where: StudyFolder, kept: Path) -> None:
         for path in (where.verdict, where.root / "verdict.json"):
             shutil.copyfile(path, kept / path.name)
         words[2] = verdict_markdown(read_json(where.root / "verdict.json"))
-    machine = spent["machine"]
-    words.append(f"{spent['core_hours']} hours of one core, {machine['processor']}, PyTorch {spent['versions']['torch']}.")
+    hours = f"{spent['core_hours']} hours of one core" if spent["stages"] else "Called by hand, so that nobody took its hours"
+    words.append(f"{hours}; {spent['machine']['processor']}, PyTorch {spent['versions']['torch']}.")
     write_text(kept / "README.md", "\n\n".join(word.strip() for word in words if word) + "\n")
 
 
