@@ -37,6 +37,7 @@ class Watchdog:
     def __enter__(self) -> Watchdog:
         self.since = time.monotonic()
         self._arm()
+        self._say_alive(0.0)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
@@ -88,6 +89,7 @@ class Watchdog:
                 state = "is silent; it was" if silent else f"has been for {card['for_s']:.0f} s"
                 place = f"{card['what']}, step {card['step']}, at {card['place']}"
                 found.append(f"Rank {rank} (process {card['process']} on {card['host']}) {state}: {place}. ")
+        found += [f"Rank {rank} has never said anything. " for rank in range(self.ranks.world) if rank not in first]
         return "".join(found) or "No rank says that it hangs: look at the network. "
 
     def _every(self) -> float:
