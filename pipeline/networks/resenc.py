@@ -1,6 +1,5 @@
 """A residual-encoder U-Net of nnU-Net's shape (Isensee et al. 2024, "nnU-Net revisited": ResEnc-L; residual blocks of He et al. 2016)."""
 
-import math
 from typing import Literal
 
 import torch
@@ -10,18 +9,17 @@ from torch.nn import functional as F
 
 from pipeline import plugins
 from pipeline.networks._layers import Block, Convolution, MaskToken, Norm, Transposed
-from pipeline.step import Context, Features, Hide, LevelGeometry, Network, Want
+from pipeline.networks._pyramid import Pyramid
+from pipeline.step import Context, LevelGeometry
 
 
-class Resenc(Network):
+class Resenc(Pyramid):
     """A stem, levels of residual blocks of which the first leads down by a stride of 2, and a decoder of one convolution a level.
 
     The default is the shape that nnU-Net plans as ResEnc-L: 102,335,105 weights with one input channel, without the heads of its deep
     supervision. Where nnU-Net averages pairs of voxels in the shortcut that leads down, the default here takes every second one, as the
     strided convolution beside it does, so that voxel j of level l lies at input index 2^l j; ``shortcut: average`` is nnU-Net's own.
     """
-
-    hides = frozenset({"none", "token"})
 
     class Config(plugins.Config):
         """Settings of the residual-encoder U-Net."""
@@ -60,27 +58,6 @@ class Resenc(Network):
         self.encoder = nn.ModuleList(self._stage(level) for level in range(len(self.widths)))
         self.decoder = nn.ModuleList(UpLevel(self.widths[level + 1], self.widths[level], config) for level in range(len(self.widths) - 1))
 
-    def forward(
-        self, x: Tensor, hidden: Tensor | None = None, hide: Hide = "none", want: frozenset[Want] = frozenset({"pooled"})
-    ) -> Features:
-        """x (B, channels, D, H, W); hidden (B, D, H, W) bool, which ``hide`` token replaces by a learned value a channel.
-
-        pooled (B, widths[-1]) float32 is the mean of the coarsest level; levels[l] (B, widths[l], ...) has size ceil(size / 2^l);
-        dense (B, widths[0], D, H, W) is the decoder's last. Only what is wanted is computed and given.
-        """
-        self._check(x, hide)
-        if hide == "token":
-            x = self.mask_token(x, hidden)
-        x, levels = self.stem(x), []
-        for stage in self.encoder:
-            x = stage(x)
-            levels.append(x)
-        return Features(
-            pooled=x.float().mean((2, 3, 4)) if "pooled" in want else None,
-            levels=tuple(levels) if "levels" in want else (),
-            dense=self._decode(levels) if "dense" in want else None,
-        )
-
     def encoder_keys(self) -> tuple[str, ...]:
         return ("stem.", "encoder.")
 
@@ -89,20 +66,14 @@ class Resenc(Network):
         first = Residual(before, width, self.config, stride=1 if level == 0 else 2)
         return nn.Sequential(first, *(Residual(width, width, self.config) for _ in range(self.config.blocks[level] - 1)))
 
+    def _begin(self, x: Tensor) -> Tensor:
+        return self.stem(x)
+
     def _decode(self, levels: list[Tensor]) -> Tensor:
         x = levels[-1]
         for up, fine in zip(reversed(self.decoder), reversed(levels[:-1]), strict=True):
             x = up(x, fine)
         return x
-
-    def _check(self, x: Tensor, hide: Hide) -> None:
-        if hide not in self.hides:
-            raise ValueError(f"resenc: cannot hide voxels by {hide!r}; use a view that hides by one of {', '.join(sorted(self.hides))}")
-        stride = self.geometry[-1].stride[0]
-        if math.prod(-(-n // stride) for n in x.shape[2:]) < 2:
-            raise ValueError(
-                f"resenc: crops of {tuple(x.shape[2:])} voxels leave one voxel at a stride of {stride}; use larger crops or fewer levels"
-            )
 
 
 class Residual(nn.Module):

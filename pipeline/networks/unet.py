@@ -1,6 +1,5 @@
 """A 3D U-Net (Ronneberger et al. 2015; Çiçek et al. 2016) whose features have a place: strided convolutions instead of pooling."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,17 +8,16 @@ from torch import Tensor, nn
 
 from pipeline import plugins
 from pipeline.networks._layers import Block, MaskToken, Norm, Transposed
-from pipeline.step import Context, Features, Hide, LevelGeometry, Network, Want
+from pipeline.networks._pyramid import Pyramid
+from pipeline.step import Context, LevelGeometry
 
 
-class Unet(Network):
+class Unet(Pyramid):
     """Levels of 3 x 3 x 3 convolutions; a stride of 2 leads down, a transposed convolution leads up.
 
     A convolution of size 3, stride 2 and padding 1 is centred on input voxel 2j, so voxel j of level l lies at input index
     2^l j, whatever the size; its transpose leads back to the same voxels, so odd sizes need no padding.
     """
-
-    hides = frozenset({"none", "token"})
 
     class Config(plugins.Config):
         """Settings of the U-Net."""
@@ -51,27 +49,6 @@ class Unet(Network):
         self.encoder = nn.ModuleList(self._stage(level, context.channels) for level in range(len(self.widths)))
         self.decoder = nn.ModuleList(UpLevel(self.widths[level + 1], self.widths[level], config) for level in range(len(self.widths) - 1))
 
-    def forward(
-        self, x: Tensor, hidden: Tensor | None = None, hide: Hide = "none", want: frozenset[Want] = frozenset({"pooled"})
-    ) -> Features:
-        """x (B, channels, D, H, W); hidden (B, D, H, W) bool, which ``hide`` token replaces by a learned value a channel.
-
-        pooled (B, widths[-1]) float32 is the mean of the coarsest level; levels[l] (B, widths[l], ...) has size ceil(size / 2^l);
-        dense (B, widths[0], D, H, W) is the decoder's last. Only what is wanted is computed and given.
-        """
-        self._check(x, hide)
-        if hide == "token":
-            x = self.mask_token(x, hidden)
-        levels = []
-        for stage in self.encoder:
-            x = stage(x)
-            levels.append(x)
-        return Features(
-            pooled=x.float().mean((2, 3, 4)) if "pooled" in want else None,
-            levels=tuple(levels) if "levels" in want else (),
-            dense=self._decode(levels) if "dense" in want else None,
-        )
-
     def encoder_keys(self) -> tuple[str, ...]:
         return ("encoder.",)
 
@@ -85,15 +62,6 @@ class Unet(Network):
         for up, fine in zip(reversed(self.decoder), reversed(levels[:-1]), strict=True):
             x = up(x, fine.shape[2:], fine if self.skips else None)
         return x
-
-    def _check(self, x: Tensor, hide: Hide) -> None:
-        if hide not in self.hides:
-            raise ValueError(f"unet: cannot hide voxels by {hide!r}; use a view that hides by one of {', '.join(sorted(self.hides))}")
-        stride = self.geometry[-1].stride[0]
-        if math.prod([-(-n // stride) for n in x.shape[2:]]) < 2:
-            raise ValueError(
-                f"unet: crops of {tuple(x.shape[2:])} voxels leave one voxel at a stride of {stride}; use larger crops or fewer widths"
-            )
 
 
 class UpLevel(nn.Module):
