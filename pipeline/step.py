@@ -5,11 +5,13 @@ that into ``Features``; an ``Objective`` reads a ``Step`` and returns a ``Loss``
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from pipeline.nested import mapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,13 +248,4 @@ class Objective(nn.Module):
 
 def to_device(value: Any, device: torch.device | str) -> Any:
     """Every tensor of a Region, ViewBatch, ... on a device; pinned memory is copied asynchronously."""
-    moved: dict[str, Any] = {}
-    for item in fields(value):
-        old = getattr(value, item.name)
-        if isinstance(old, Tensor):
-            moved[item.name] = old.to(device, non_blocking=True)
-        elif hasattr(old, "__dataclass_fields__"):
-            moved[item.name] = to_device(old, device)
-        elif isinstance(old, tuple) and old and hasattr(old[0], "__dataclass_fields__"):
-            moved[item.name] = tuple(to_device(part, device) for part in old)
-    return replace(value, **moved)
+    return mapped(lambda tensor: tensor.to(device, non_blocking=True), value)

@@ -6,9 +6,10 @@ import torch
 
 from benchmarks.device._run import VIEWS, Run, keys_of, lexicon, recipe_of, region_of
 from pipeline import plugins
+from pipeline.nested import tensors
 from pipeline.recipe import Recipe
 from pipeline.step import Ids, to_device
-from pipeline.training.graphs import Replayed, tensors
+from pipeline.training.graphs import Replayed
 from pipeline.training.learner import Learner
 
 LIMIT_S = 80

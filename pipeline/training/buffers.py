@@ -5,12 +5,13 @@ is PyTorch's own to reuse: it waits until the copies that were queued from it ar
 """
 
 import weakref
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pipeline.nested import mapped
 
 
 class Buffers:
@@ -37,11 +38,4 @@ def pinned(value: Any) -> Any:
     """A region whose small tensors are pinned as well, so that none of its copies waits for the GPU."""
     if not torch.cuda.is_available():
         return value
-    moved: dict[str, Any] = {}
-    for item in fields(value):
-        old = getattr(value, item.name)
-        if isinstance(old, Tensor):
-            moved[item.name] = old if old.is_pinned() else old.pin_memory()
-        elif hasattr(old, "__dataclass_fields__"):
-            moved[item.name] = pinned(old)
-    return replace(value, **moved)
+    return mapped(lambda tensor: tensor if tensor.is_pinned() else tensor.pin_memory(), value)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.training.micro import mapped
+from pipeline.nested import mapped, tensors
 
 MOST_SHAPES = 4  # a run has two or three: its batch, a smaller last micro-batch, that of an evaluation
 WARM_UP = 2  # calls before a capture: tables are copied to the device, libraries choose their kernels
@@ -69,15 +69,3 @@ class Graph:
         mapped(Tensor.copy_, self.given, value)
         self.graph.replay()
         return mapped(Tensor.clone, self.made)
-
-
-def tensors(value: Any) -> list[Tensor]:
-    """Every tensor in a value, in order."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    mapped(note, value)
-    return found

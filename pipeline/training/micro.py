@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.nested import mapped
 from pipeline.step import Features, Region
 
 Path = tuple[str, int, str, int]  # view, crop, name of the feature, level
 Student = Mapping[str, tuple[Features, ...]]
-
-
-def mapped(act: Callable[..., Tensor], first: Any, *others: Any) -> Any:
-    """``act`` on every tensor of a value, together with the tensors in the same places of other values of the same build."""
-    if isinstance(first, Tensor):
-        return act(first, *others)
-    if is_dataclass(first):
-        named = {f.name: mapped(act, getattr(first, f.name), *(getattr(o, f.name) for o in others)) for f in fields(first)}
-        return replace(first, **named)
-    if isinstance(first, Mapping):
-        return {name: mapped(act, value, *(o[name] for o in others)) for name, value in first.items()}
-    if isinstance(first, tuple | list):
-        return tuple(mapped(act, *same) for same in zip(first, *others, strict=True))
-    return first
 
 
 def merge(parts: Sequence[Any]) -> Any:

@@ -1,12 +1,10 @@
 """From the host to the device, one batch ahead: the copy runs beside the step before it."""
 
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import Any
 
 import torch
-from torch import Tensor
 
+from pipeline.nested import tensors
 from pipeline.step import Region, to_device
 
 
@@ -30,16 +28,6 @@ def _arrived(region: Region, copied: torch.cuda.Event) -> Region:
     """The device waits for the copy, the host does not; memory is not given away before the steps that read it are done."""
     current = torch.cuda.current_stream()
     current.wait_event(copied)
-    for tensor in _tensors(region):
+    for tensor in tensors(region):
         tensor.record_stream(current)
     return region
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    for item in fields(value):
-        held = getattr(value, item.name)
-        for part in held if isinstance(held, tuple) else (held,):
-            if isinstance(part, Tensor):
-                yield part
-            elif hasattr(part, "__dataclass_fields__"):
-                yield from _tensors(part)

@@ -14,13 +14,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from pipeline.nested import mapped
 from pipeline.plugins import load, names
 from pipeline.recipe import Recipe
 from pipeline.step import Context, Ids, Places, Region
 from pipeline.training.layout import place
 from pipeline.training.learner import Learner
 from pipeline.training.loop import Loop
-from pipeline.training.micro import mapped, merge, micro_batches, part
+from pipeline.training.micro import merge, micro_batches, part
 from pipeline.training.ranks import Ranks, joined
 from pipeline.training.sharded import whole
 from pipeline.training.signals import Stopped

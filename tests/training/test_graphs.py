@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pipeline.keys import fold
+from pipeline.nested import mapped, tensors
 from pipeline.plugins import load, names, settings
 from pipeline.step import Context, Ids, Region
-from pipeline.training.graphs import MOST_SHAPES, Replayed, tensors
-from pipeline.training.micro import mapped
+from pipeline.training.graphs import MOST_SHAPES, Replayed
 
 SIZE = (12, 10, 8)
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.micro import flat, mapped, merge, micro_batches, part
+from pipeline.nested import mapped
+from pipeline.training.micro import flat, merge, micro_batches, part
 
 made = runpy.run_path(str(Path(__file__).with_name("ranks_of_learners.py")))
 make, region, BATCH = made["make"], made["region"], made["BATCH"]
