@@ -1,8 +1,9 @@
-"""What a study cost: seconds and peak memory of each stage, from Snakemake's benchmark files."""
+"""What a study cost, and on what: seconds and peak memory of each stage, from Snakemake's benchmark files; the processor's name."""
 
 from __future__ import annotations
 
 import csv
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def stage_costs(benchmarks: Path) -> list[StageCost]:
             rows = list(csv.DictReader(handle, delimiter="\t"))
         stages.setdefault(name, []).extend((float(row["s"]), _number(row.get("max_rss"))) for row in rows)
     return [StageCost(name, len(jobs), sum(job[0] for job in jobs), max(job[1] for job in jobs)) for name, jobs in stages.items() if jobs]
+
+
+def processor() -> str:
+    """The model's name, as the system gives it."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")
 
 
 def _number(text: str | None) -> float:

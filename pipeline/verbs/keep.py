@@ -72,7 +72,7 @@ def cost(benchmarks: Path) -> dict[str, Any]:
     from importlib.metadata import version
 
     from pipeline import __version__
-    from pipeline.tracking.costs import stage_costs
+    from pipeline.tracking.costs import processor, stage_costs
 
     stages = [{**asdict(item), "seconds": round(item.seconds, 1)} for item in stage_costs(benchmarks)]
     return {
@@ -81,14 +81,3 @@ def cost(benchmarks: Path) -> dict[str, Any]:
         "stages": stages,
         "core_hours": round(sum(stage["seconds"] for stage in stages) / 3600, 2),
     }
-
-
-def processor() -> str:
-    """The model's name, as the system gives it."""
-    known = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in known.read_text().splitlines() if line.startswith("model name")]
-        if known.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or "unknown"

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.recipe import Training
 from pipeline.step import to_device
+from pipeline.tracking.costs import processor
 from pipeline.training.budget.clock import Clock, TimedStore
 from pipeline.training.budget.memory import Fit, fit, peak_bytes
 from pipeline.training.budget.rates import flop_of, peak
@@ -168,8 +169,4 @@ def _bytes(folder: Path) -> int:
 def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    import platform
-
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "CPU")
+    return processor()
