@@ -93,11 +93,15 @@ class Stepper:
 
 
 def written(module: nn.Module) -> list[Tensor]:
-    """What a step writes besides trained weights, but for the factor of float16, which has to learn of a skip. On a GPU, where ``update``
-    runs before anybody knows of one, that is all that is not trained; on a CPU only what a forward pass writes by itself, the running
-    statistics of batch norm."""
+    """What a step of pretraining writes besides trained weights, but for the factor of float16, which has to learn of a skip. On a GPU,
+    where ``update`` runs before anybody knows of one, that is all that is not trained; on a CPU only what a forward pass writes."""
     if any(value.is_cuda for value in module.parameters()):
         apart = {id(value) for part in module.modules() if isinstance(part, LossScale) for value in part.buffers()}
         return [v for v in (*module.parameters(), *module.buffers()) if not v.requires_grad and id(v) not in apart]
+    return statistics(module)
+
+
+def statistics(module: nn.Module) -> list[Tensor]:
+    """What a forward pass writes by itself: the running statistics of batch norm."""
     norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
     return [value for part in norms for value in part.buffers(recurse=False)]

@@ -9,7 +9,7 @@ from pipeline.keys import key
 from pipeline.recipe import Finetune
 from pipeline.training.optimiser import make_optimiser
 from pipeline.training.signals import Stop, Stopped
-from pipeline.training.stepping import Outcome, Stepper, written
+from pipeline.training.stepping import Outcome, Stepper, statistics
 from pipeline.transfer.batches import Batches
 from pipeline.transfer.labelled import LabelledVolumes
 from pipeline.transfer.metrics import overlaps
@@ -39,7 +39,7 @@ def fit(
     optimiser = make_optimiser([(rest, 1.0), (encoder, encoder_rate)], learning_rate, settings.weight_decay)
     trained = [p for p in model.parameters() if p.requires_grad]
     device = trained[0].device
-    stepper = Stepper(trained, optimiser, num_steps, settings.warmup, CLIP, written(model))
+    stepper = Stepper(trained, optimiser, num_steps, settings.warmup, CLIP, statistics(model))
     every = max(1, num_steps // POINTS)
     curve, outcomes, skipped = [], [], 0
     for step in range(num_steps):
