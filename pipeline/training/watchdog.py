@@ -18,6 +18,7 @@ from types import TracebackType
 
 from pipeline.files import read_json, write_json
 from pipeline.training.ranks import Ranks
+from pipeline.training.signals import Stopped
 
 WAITING = ("torch/distributed", "training/ranks.py", "training/reducer.py", "torch/autograd")
 HUNG = 70  # exit code: an internal failure (EX_SOFTWARE), so no "resume me" that a hanging disk would repeat for ever
@@ -38,12 +39,18 @@ class Watchdog:
         self.since = time.monotonic()
         self._arm()
         self._say_alive(0.0)
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.ended.set()
+        self.thread.join(1.0)
         faulthandler.cancel_dump_traceback_later()
+        if error is None or isinstance(error, Stopped):  # after an error the others may still ask what this rank did
+            self._card(self.ranks.rank).unlink(missing_ok=True)
+            with suppress(OSError):  # not there, or others' cards still in it
+                self.folder.rmdir()
 
     def _watch(self) -> None:
         every = self._every()
@@ -68,7 +75,7 @@ class Watchdog:
             card = {"what": self.what, "step": self.step, "for_s": round(waited, 1), "process": os.getpid(), "host": socket.gethostname()}
             card |= {"place": _place(), "waits": _waits(), "beat": time.monotonic_ns()}
             with suppress(OSError):
-                write_json(self.folder / f"rank_{self.ranks.rank}.json", card)
+                write_json(self._card(self.ranks.rank), card)
 
     def _words(self, waited: float) -> str:
         who = f"vesalius: rank {self.ranks.rank}"
@@ -92,6 +99,9 @@ class Watchdog:
         found += [f"Rank {rank} has never said anything. " for rank in range(self.ranks.world) if rank not in first]
         return "".join(found) or "No rank says that it hangs: look at the network. "
 
+    def _card(self, rank: int) -> Path:
+        return self.folder / f"rank_{rank}.json"
+
     def _every(self) -> float:
         return min(5.0, self.patience_s / 8)
 
@@ -99,7 +109,7 @@ class Watchdog:
         cards = {}
         for rank in range(self.ranks.world if self.ranks.world > 1 else 0):
             with suppress(OSError, ValueError):
-                cards[rank] = read_json(self.folder / f"rank_{rank}.json")
+                cards[rank] = read_json(self._card(rank))
         return cards
 
 
