@@ -18,8 +18,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 import toy  # noqa: E402
 
 from pipeline.step import to_device  # noqa: E402
+from pipeline.training.distributed.ranks import Ranks  # noqa: E402
 from pipeline.training.injection import Fault  # noqa: E402
-from pipeline.training.ranks import Ranks  # noqa: E402
 from pipeline.training.signals import Stopped  # noqa: E402
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.device._run import Run, recipe_of, study
 from pipeline import plugins
-from pipeline.training.loader import Loader
+from pipeline.training.loading.loader import Loader
 from pipeline.volumes.store import Store
 
 SIDE, BATCH, VOLUMES, SEVERAL = 96, 8, 8, 4

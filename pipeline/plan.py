@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.configuration import read_config
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
 from pipeline.plugins import Config
-from pipeline.recipe import Initialisation, Recipe, Study, Task, read_config, settled
+from pipeline.recipe import Recipe, settled
+from pipeline.study import Initialisation, Study
+from pipeline.task import Task
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 ROOT = Path(__file__).parent
 
@@ -51,6 +51,16 @@ def only(mapping: dict[str, Any], key: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{key}: must name exactly one plug-in, such as {{name: {{...}}}}, not {mapping!r}")
     name, values = next(iter(mapping.items()))
     return name, values or {}
+
+
+def one_of(folder: str) -> BeforeValidator:
+    """Validates a field that names one plug-in of a folder, and writes its defaults out: ``{unet: None}`` -> ``{unet: {widths: ...}}``."""
+
+    def complete(value: Any) -> dict[str, Any]:
+        name, values = only(value, folder)
+        return {name: settings(folder, name, values).model_dump(mode="json")}
+
+    return BeforeValidator(complete)
 
 
 class ObjectiveConfig(Config):

@@ -20,8 +20,10 @@ from safetensors.torch import save_file
 
 from pipeline.cohorts import _fetch
 from pipeline.cohorts._unpack import unpack
-from pipeline.recipe import Study, Task, read_config, read_yaml
-from pipeline.training.weights import read_tensors
+from pipeline.configuration import read_config, read_yaml
+from pipeline.study import Study
+from pipeline.task import Task
+from pipeline.training.checkpoints.weights import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "anatomy").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
@@ -147,7 +149,7 @@ def in_little(code: str) -> str:
         import resource, sys, time
         from pathlib import Path
         import numpy, zipfile, tarfile
-        from pipeline.training.weights import check
+        from pipeline.training.checkpoints.weights import check
         from pipeline.cohorts._unpack import unpack
         used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)

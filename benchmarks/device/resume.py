@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from benchmarks.device._run import SMALL_UNET, Run, loop_of, recipe_of, study
-from pipeline.training import checkpoint
+from pipeline.training.checkpoints import checkpoint
 
 LIMIT_S = 100
 ALONE = False

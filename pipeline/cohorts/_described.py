@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.scans.descriptions import DATASET, PRETRAIN, Malformed, channel_names, is_dataset, label_names, read_description
-from pipeline.scans.layouts import IMAGES
+from pipeline.scans.folders.descriptions import DATASET, PRETRAIN, Malformed, channel_names, is_dataset, label_names, read_description
+from pipeline.scans.folders.layouts import IMAGES
 
 
 @dataclass(frozen=True)

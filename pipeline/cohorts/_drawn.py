@@ -14,8 +14,8 @@ from pathlib import Path
 from pipeline.cohorts._suggest import Found, Image, schema_line
 from pipeline.labels.companion import Companion
 from pipeline.labels.reading import described
-from pipeline.scans.dicom import COMPANIONS
-from pipeline.scans.elements import read_elements
+from pipeline.scans.dicom.elements import read_elements
+from pipeline.scans.dicom.headers import COMPANIONS
 from pipeline.scans.quarantine import Refused
 
 MOST_CLASSES = 40

@@ -45,8 +45,8 @@ def _dicom_header(image: Image) -> Header | None:
 
 
 def _file_header(image: Image, look: bool) -> Header | None:
-    from pipeline.scans.metaimage import read_grid as metaimage_grid
-    from pipeline.scans.nifti import count_volumes, read_grid
+    from pipeline.scans.formats.metaimage import read_grid as metaimage_grid
+    from pipeline.scans.formats.nifti import count_volumes, read_grid
     from pipeline.scans.reading import read_scan
 
     try:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.scans import objects
-from pipeline.scans.dicom import LABEL_MAP, SEGMENTATION, STRUCTURE_SET
-from pipeline.scans.elements import read_elements
+from pipeline.scans.dicom import objects
+from pipeline.scans.dicom.elements import read_elements
+from pipeline.scans.dicom.headers import LABEL_MAP, SEGMENTATION, STRUCTURE_SET
 from pipeline.scans.quarantine import Code, Refused
 
 DELIMITERS = 0xFFFE  # the group of tags that begin and end items

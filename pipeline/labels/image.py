@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.labels.companion import Companion
-from pipeline.scans.dicom import slice_of
-from pipeline.scans.elements import read_elements
-from pipeline.scans.frames import unfolded
-from pipeline.scans.geometry import axes
+from pipeline.scans.dicom.elements import read_elements
+from pipeline.scans.dicom.frames import unfolded
+from pipeline.scans.dicom.geometry import axes
+from pipeline.scans.dicom.headers import slice_of
+from pipeline.scans.dicom.slices import Series, Slice
 from pipeline.scans.quarantine import Code, Refused
-from pipeline.scans.slices import Series, Slice
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from pipeline.labels.image import Image, check_belongs, check_frame, read_image
 from pipeline.labels.names import Named, named
 from pipeline.labels.reading import described
 from pipeline.labels.rule import Rule
-from pipeline.scans.elements import read_elements
+from pipeline.scans.dicom.elements import read_elements
 from pipeline.scans.identity import Identity
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.stock import File, Found3D, Inventory

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anatomy.grid import Grid
-from pipeline.scans.geometry import LPS_TO_RAS
+from pipeline.scans.dicom.geometry import LPS_TO_RAS
 from pipeline.scans.quarantine import Code, Refused
 
 TIE = 1e-4  # of a pixel: rounding errors of positions must not decide

@@ -16,14 +16,14 @@ from pipeline.labels.image import Image, check_belongs, read_image
 from pipeline.labels.rule import Rule
 from pipeline.labels.segmentation import Segmentation
 from pipeline.labels.structure_set import StructureSet
-from pipeline.scans import objects
 from pipeline.scans.child import Allocate, Limits, in_child, told_by_child
+from pipeline.scans.dicom import objects
 from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
 
 IN_BRIEF = Limits(memory_mb=4000, processor_s=120, clock_s=180.0)
-CODECS = ("pydicom", "pydicom.pixels.decoders", "pipeline.scans.codecs")
+CODECS = ("pydicom", "pydicom.pixels.decoders", "pipeline.scans.dicom.codecs")
 
 
 def described(path: Path, limits: Limits = IN_BRIEF) -> Companion:

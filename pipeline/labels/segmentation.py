@@ -15,9 +15,9 @@ from anatomy.grid import Grid
 from pipeline.labels.companion import LABEL_MAP, Companion, items, sources_of
 from pipeline.labels.image import Image, check_frame
 from pipeline.labels.placing import Planes, lay, regular_step
-from pipeline.scans import objects
-from pipeline.scans.frames import functional, plane_of, shared_of
-from pipeline.scans.geometry import MAX_TURN, axes
+from pipeline.scans.dicom import objects
+from pipeline.scans.dicom.frames import functional, plane_of, shared_of
+from pipeline.scans.dicom.geometry import MAX_TURN, axes
 from pipeline.scans.quarantine import Code, Refused
 
 MAX_FRAMES = 100_000

@@ -18,7 +18,7 @@ from pipeline.labels.companion import CLOSED, OPEN, Companion, images_of, items
 from pipeline.labels.image import Image, check_frame
 from pipeline.labels.placing import TIE, regular_step
 from pipeline.labels.polygons import cross, filled
-from pipeline.scans.geometry import LPS_TO_RAS
+from pipeline.scans.dicom.geometry import LPS_TO_RAS
 from pipeline.scans.quarantine import Code, Refused
 
 MAX_POINTS = 10_000_000

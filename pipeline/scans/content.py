@@ -12,9 +12,9 @@ from pipeline.scans.patience import patiently
 def detached_of(kind: str, path: Path) -> tuple[Path, ...]:
     """The voxels' own file, where ``path`` is but their header; raises ``Refused``."""
     if kind.startswith("nifti"):
-        from pipeline.scans.nifti import detached_of as found
+        from pipeline.scans.formats.nifti import detached_of as found
     elif kind == "metaimage":
-        from pipeline.scans.metaimage import detached_of as found
+        from pipeline.scans.formats.metaimage import detached_of as found
     else:
         return ()
     return found(path)

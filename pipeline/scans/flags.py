@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
-from pipeline.scans.slices import Slice
-from pipeline.scans.suv import is_suv
+from pipeline.scans.dicom.slices import Slice
+from pipeline.scans.dicom.suv import is_suv
 
 
 class Flag(StrEnum):

@@ -13,18 +13,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from anatomy.grid import Grid
-from pipeline.scans import dicom
 from pipeline.scans.content import detached_of
+from pipeline.scans.dicom.frames import unfolded
+from pipeline.scans.dicom.grouping import group
+from pipeline.scans.dicom.headers import read_header
+from pipeline.scans.dicom.slices import Series, Slice
+from pipeline.scans.dicom.stack import grid_of
 from pipeline.scans.flags import flags_of
-from pipeline.scans.frames import unfolded
+from pipeline.scans.folders.layouts import Layouts, Listed, read_layouts
+from pipeline.scans.folders.naming import Named, name_of, with_subject
+from pipeline.scans.folders.walk import Found, stem_of, walk
 from pipeline.scans.identity import Identity
-from pipeline.scans.layouts import Layouts, Listed, read_layouts
-from pipeline.scans.naming import Named, name_of, with_subject
 from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import Code, Refused
-from pipeline.scans.stack import grid_of
 from pipeline.scans.stock import File, Found3D, Inventory, Place
-from pipeline.scans.walk import Found, stem_of, walk
 
 __all__ = ["File", "Found3D", "Inventory", "Place", "take_stock"]
 
@@ -38,7 +40,7 @@ def take_stock(
     found = Inventory()
     images: dict[str, File] = {}  # DICOM images in a folder of labels; a source may hold them too
     for number, place in enumerate(places):
-        slices: list[tuple[File, dicom.Slice]] = []
+        slices: list[tuple[File, Slice]] = []
         same: dict[Any, Any] = {}
         layouts = Layouts("", ()) if place.task else read_layouts(place.path, channels)
         for item in _new(place, places[:number], images):
@@ -68,7 +70,7 @@ def take_stock(
 
 def _is_companion(path: Path) -> bool:
     try:
-        return patiently(dicom.read_header, path) is None
+        return patiently(read_header, path) is None
     except Refused:
         return False
 
@@ -89,10 +91,10 @@ def _missing(layouts: Layouts, place: Place, identity: Identity) -> Iterator[Fil
         yield File(identity("file", place.anchor, relative), relative, place, "quarantined", Code.MISSING_FILE)
 
 
-def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], same: dict[Any, Any], found: Inventory) -> None:
+def _take_slice(file: File, slices: list[tuple[File, Slice]], same: dict[Any, Any], found: Inventory) -> None:
     """``same`` holds what slices of a series have in common once for all of them: half of the memory."""
     try:
-        header = patiently(dicom.read_header, file.path)
+        header = patiently(read_header, file.path)
     except Refused as refused:
         found.files.append(replace(file, status="quarantined", code=refused.code))
         return
@@ -103,11 +105,11 @@ def _take_slice(file: File, slices: list[tuple[File, dicom.Slice]], same: dict[A
         slices.append((file, replace(header, key=key, traits=traits, orientation=orientation)))
 
 
-def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, found: Inventory) -> None:
+def _take_series(slices: list[tuple[File, Slice]], identity: Identity, found: Inventory) -> None:
     """Slices by volume; a volume whose geometry is refused takes all its slices with it."""
     files = {str(header.path): file for file, header in slices}
     num_images = Counter(series for series, _ in {(item.series, item.instance or str(item.path)) for _, item in slices})
-    for series in dicom.group([header for _, header in slices]):
+    for series in group([header for _, header in slices]):
         own = [files[str(item.path)] for item in series.slices]
         try:
             volumes = unfolded(series)
@@ -127,9 +129,7 @@ def _take_series(slices: list[tuple[File, dicom.Slice]], identity: Identity, fou
         _account(own, scans, refusals, found)
 
 
-def _series_scan(
-    kind: str, volume: dicom.Series, own: list[File], whole: dicom.Series, scan_id: str, identity: Identity, num_images: int
-) -> Found3D:
+def _series_scan(kind: str, volume: Series, own: list[File], whole: Series, scan_id: str, identity: Identity, num_images: int) -> Found3D:
     """Raises ``Refused`` where the slices are no regular stack. ``num_images`` as in ``flags_of``."""
     grid, first = grid_of(volume.slices).canonical()[0], volume.first
     patient = first.patient.strip("\x1f ")
@@ -193,10 +193,10 @@ def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, deta
 def _volumes_in(file: File) -> tuple[Sequence[int | None], Grid]:
     """(numbers of the volumes to take, their canonical grid): the one without a number of a 3-D file, else by the place's policy."""
     if file.kind != "nifti":
-        from pipeline.scans.metaimage import read_grid as metaimage_grid
+        from pipeline.scans.formats.metaimage import read_grid as metaimage_grid
 
         return [None], metaimage_grid(file.path).canonical()[0]
-    from pipeline.scans.nifti import count_volumes, read_grid
+    from pipeline.scans.formats.nifti import count_volumes, read_grid
 
     count = count_volumes(file.path) if file.place.four_d != "refuse" else 1
     grid = read_grid(file.path, four_d=count > 1, placement=file.place.placement).canonical()[0]

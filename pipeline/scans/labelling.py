@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.scans.folders.naming import label_key
 from pipeline.scans.inventory import Found3D, Inventory
-from pipeline.scans.naming import label_key
 from pipeline.scans.quarantine import Code
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from anatomy.grid import Grid
-from pipeline.scans.geometry import MAX_POSITION_MM, MAX_SPACING_MM
 from pipeline.scans.quarantine import Code, Refused
 
 MAX_SHEAR = 1e-3  # cosine between two axes of the array
-MIN_SPACING_MM = 0.002
+MAX_POSITION_MM = 1e5  # of anything from a scanner's origin
+MIN_SPACING_MM, MAX_SPACING_MM = 0.002, 100.0
 
 
 def grid_of(shape: Sequence[int], affine: np.ndarray) -> Grid:

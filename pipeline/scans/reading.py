@@ -46,20 +46,20 @@ def _import_codecs(kind: str) -> None:
 
 
 def _read_dicom(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
-    from pipeline.scans.stack import read_stack
+    from pipeline.scans.dicom.stack import read_stack
 
     return read_stack(paths, allocate, part)
 
 
 def _read_nifti(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
-    from pipeline.scans.nifti import read_nifti
+    from pipeline.scans.formats.nifti import read_nifti
 
     number = part.removeprefix("sform").removeprefix("qform").removeprefix("-")
     return read_nifti(paths[0], allocate, int(number) if number else None, part[:5] if part.startswith(("s", "q")) else "")
 
 
 def _read_metaimage(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
-    from pipeline.scans.metaimage import read_metaimage
+    from pipeline.scans.formats.metaimage import read_metaimage
 
     return read_metaimage(paths[0], allocate)
 
@@ -67,7 +67,14 @@ def _read_metaimage(paths: tuple[str, ...], allocate: Allocate, part: str) -> Vo
 READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "metaimage": _read_metaimage}
 PARTS = {"dicom": r"[0-9]+", "nifti": r"[0-9]+|[sq]form(-[0-9]+)?", "metaimage": r"(?!)"}
 CODECS = {
-    "dicom": ("pydicom", "pydicom.pixels.decoders", "PIL.Image", "PIL.Jpeg2KImagePlugin", "pipeline.scans.codecs", "pipeline.scans.stack"),
-    "nifti": ("nibabel", "pipeline.scans.nifti"),
-    "metaimage": ("pipeline.scans.metaimage",),
+    "dicom": (
+        "pydicom",
+        "pydicom.pixels.decoders",
+        "PIL.Image",
+        "PIL.Jpeg2KImagePlugin",
+        "pipeline.scans.dicom.codecs",
+        "pipeline.scans.dicom.stack",
+    ),
+    "nifti": ("nibabel", "pipeline.scans.formats.nifti"),
+    "metaimage": ("pipeline.scans.formats.metaimage",),
 }

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from pipeline.files import digest, read_json, replacing, write_json
 from pipeline.plugins import load, only, settings
 from pipeline.step import Context, Network
-from pipeline.training.sharded import settled, whole
-from pipeline.training.weights import read_tensors
+from pipeline.training.checkpoints.weights import read_tensors
+from pipeline.training.distributed.sharded import settled, whole
 
 NORMALISATION = (
     "x = clamp((v - low) / (high - low), 0, 1) with v the physical value. CT: low, high = window_hu. MR and PET: low, high = the stated "

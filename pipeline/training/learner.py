@@ -17,14 +17,14 @@ from pipeline.keys import fold, initialise, key
 from pipeline.plugins import load, only, settings
 from pipeline.recipe import Recipe
 from pipeline.step import Context, Features, Loss, Network, Objective, Region, Step, View, ViewBatch
+from pipeline.training.distributed.ranks import Ranks
+from pipeline.training.distributed.reducer import Reducer
+from pipeline.training.distributed.sharded import local
 from pipeline.training.encoder import load_weights
 from pipeline.training.graphs import Replayed
 from pipeline.training.micro import Path as Place
 from pipeline.training.micro import Student, flat, leaves, merge, part, pull, slim, spans
-from pipeline.training.ranks import Ranks
-from pipeline.training.reducer import Reducer
 from pipeline.training.scale import LossScale
-from pipeline.training.sharded import local
 from pipeline.training.tally import Tally
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -18,24 +18,24 @@ from pipeline.progress import Progress
 from pipeline.recipe import Training
 from pipeline.step import Loss, Step, to_device
 from pipeline.tracking.journal import Journal, Silence
-from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.checkpoints.checkpoint import Checkpoints
+from pipeline.training.checkpoints.keeping import go_back, restore, save
+from pipeline.training.distributed.layout import place
+from pipeline.training.distributed.ranks import Ranks, share
+from pipeline.training.distributed.sharded import local
+from pipeline.training.faults.rules import Rules
+from pipeline.training.faults.spikes import Spikes
+from pipeline.training.faults.watchdog import Watchdog
 from pipeline.training.injection import Faults
-from pipeline.training.keeping import go_back, restore, save
-from pipeline.training.layout import place
 from pipeline.training.learner import Learner
-from pipeline.training.loader import Loader
+from pipeline.training.loading.loader import Loader
+from pipeline.training.loading.staging import on_device
 from pipeline.training.micro import micro_batches
 from pipeline.training.optimiser import make_optimiser
-from pipeline.training.ranks import Ranks, share
 from pipeline.training.readings import Reading, Readings
-from pipeline.training.rules import Rules
-from pipeline.training.sharded import local
 from pipeline.training.signals import Stop, Stopped, watching
-from pipeline.training.spikes import Spikes
-from pipeline.training.staging import on_device
 from pipeline.training.stepping import Outcome, Stepper, written
 from pipeline.training.watch import Watcher
-from pipeline.training.watchdog import Watchdog
 
 NUM_JUDGED = 4  # batches of held-out crops in an evaluation
 PACKED = 6  # figures of every step, of ``Outcome.packed``

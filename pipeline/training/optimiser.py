@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from pipeline.training.sharded import is_sharded
+from pipeline.training.distributed.sharded import is_sharded
 
 
 def make_optimiser(groups: Iterable[tuple[Iterable[nn.Parameter], float]], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

@@ -17,17 +17,18 @@ from pipeline.lease import Lease, lease
 from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
-from pipeline.recipe import Recipe, Study, settled
+from pipeline.recipe import Recipe, settled
 from pipeline.step import Context, Network
+from pipeline.study import Study
+from pipeline.training.distributed.ranks import Ranks, joined, share
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.guard import check_manifest, check_runs
 from pipeline.training.health.probe import BEST, Probe, put_back
 from pipeline.training.health.watch import Health
 from pipeline.training.learner import Learner
-from pipeline.training.loader import Loader
+from pipeline.training.loading.loader import Loader
 from pipeline.training.loop import Loop
-from pipeline.training.ranks import Ranks, joined, share
 from pipeline.training.watch import Watcher
 
 Score = Callable[[Network], float]

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.ranks import Ranks
-from pipeline.training.sharded import local
+from pipeline.training.distributed.ranks import Ranks
+from pipeline.training.distributed.sharded import local
 
 START, GROWTH, BACKOFF, INTERVAL = 65_536.0, 2.0, 0.5, 2000  # those of torch.amp.GradScaler
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pipeline.training.distributed.ranks import Ranks
+from pipeline.training.distributed.sharded import clip
+from pipeline.training.faults.spikes import Spikes
 from pipeline.training.optimiser import rate_factor, set_rate
-from pipeline.training.ranks import Ranks
 from pipeline.training.scale import LossScale
-from pipeline.training.sharded import clip
-from pipeline.training.spikes import Spikes
 
 
 @dataclass(frozen=True)

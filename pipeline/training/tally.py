@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.step import Loss
+from pipeline.training.distributed.ranks import Ranks
 from pipeline.training.micro import Path, products
-from pipeline.training.ranks import Ranks
 from pipeline.training.scale import LossScale
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.files import digest_of, read_json, write_json, write_table
 from pipeline.plan import Plan
-from pipeline.recipe import Finetune, Initialisation
+from pipeline.study import Finetune, Initialisation
 
 SCRATCH = "scratch"
 

@@ -17,8 +17,8 @@ from pipeline.manifest import read_manifest
 from pipeline.plan import Plan, Transfer
 from pipeline.plugins import load, only, settings
 from pipeline.progress import Progress
-from pipeline.recipe import READ_LABELS
 from pipeline.step import Context
+from pipeline.task import READ_LABELS
 from pipeline.training.signals import Stop, watching
 from pipeline.transfer import leakage
 from pipeline.transfer.batches import Batches

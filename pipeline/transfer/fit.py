@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pipeline.keys import key
-from pipeline.recipe import Finetune
+from pipeline.study import Finetune
 from pipeline.training.optimiser import make_optimiser
 from pipeline.training.signals import Stop, Stopped
 from pipeline.training.stepping import Outcome, Stepper, statistics

@@ -11,8 +11,8 @@ from pipeline.keys import initialise, key
 from pipeline.plan import Plan
 from pipeline.plugins import load, only, settings
 from pipeline.step import Context, Network
+from pipeline.training.checkpoints.weights import read_tensors
 from pipeline.training.encoder import load_weights
-from pipeline.training.weights import read_tensors
 
 
 class Model(nn.Module):

@@ -33,7 +33,8 @@ def run(
     import tempfile
     from dataclasses import asdict
 
-    from pipeline.recipe import Recipe, read_config
+    from pipeline.configuration import read_config
+    from pipeline.recipe import Recipe
     from pipeline.training.budget.forecast import forecast
     from pipeline.training.budget.trial import checked, tried
 

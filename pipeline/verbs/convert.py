@@ -57,7 +57,7 @@ def run(
     four_d: Annotated[str, typer.Option("--four-d", help="4-D NIfTI files: refuse, take the first volume, or split.")] = "refuse",
 ) -> None:
     from pipeline.progress import Progress
-    from pipeline.scans.entities import matches, parse_filters
+    from pipeline.scans.folders.entities import matches, parse_filters
     from pipeline.scans.identity import make_identity
     from pipeline.scans.inventory import Place, take_stock
 

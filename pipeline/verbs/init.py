@@ -87,7 +87,8 @@ def _new_files(into: Path, name: str) -> tuple[Path, Path]:
 
 
 def _name(scans: Path, name: str | None) -> str:
-    from pipeline.recipe import Config, Name
+    from pipeline.configuration import Name
+    from pipeline.plugins import Config
 
     if name is None:
         folder = scans.resolve()
@@ -106,9 +107,9 @@ def _name(scans: Path, name: str | None) -> str:
 def find_images(scans: Path, labels: Path | None, dicom: Dicom) -> list[Image]:
     """Every image below ``scans``, sorted by path; files below ``labels`` are none. ``dicom`` takes what is DICOM."""
     from pipeline.cohorts._suggest import Image
-    from pipeline.scans.layouts import read_layouts
-    from pipeline.scans.naming import name_of
-    from pipeline.scans.walk import walk
+    from pipeline.scans.folders.layouts import read_layouts
+    from pipeline.scans.folders.naming import name_of
+    from pipeline.scans.folders.walk import walk
 
     images, layouts = [], read_layouts(scans)
     for item in _walked(walk(scans), scans):
@@ -131,7 +132,7 @@ def find_drawn(labels: Path | None, images: list[Image], dicom: Dicom) -> Drawn 
     """What the segmentations and structure sets beside the scans, or in the folder of labels, hold; None where label volumes are."""
     from pipeline.cohorts._drawn import read_drawn
     from pipeline.cohorts._headers import evenly
-    from pipeline.scans.walk import walk
+    from pipeline.scans.folders.walk import walk
 
     if labels:
         items = list(_walked(walk(labels), labels))
@@ -145,7 +146,7 @@ def find_drawn(labels: Path | None, images: list[Image], dicom: Dicom) -> Drawn 
 
 def with_subjects(images: list[Image]) -> tuple[list[Image], str]:
     """The images with their subjects, and the pattern by which those were found if one folder holds several volumes of a person."""
-    from pipeline.scans.naming import shared_subject
+    from pipeline.scans.folders.naming import shared_subject
 
     flat = [image for image in images if image.kind != "dicom" and image.subject == image.key]
     pattern = shared_subject([image.key for image in flat])
@@ -170,8 +171,8 @@ def find_owned(scans: Path, labels: Path, images: list[Image]) -> dict[str, Path
 
 def find_labels(labels: Path) -> dict[str, Path]:
     """Key -> label file, sorted."""
-    from pipeline.scans.naming import label_key
-    from pipeline.scans.walk import walk
+    from pipeline.scans.folders.naming import label_key
+    from pipeline.scans.folders.walk import walk
 
     found = {label_key(item.path.name): item.path for item in _walked(walk(labels), labels) if item.kind in ("nifti", "metaimage")}
     if not found:

@@ -37,8 +37,8 @@ def run(
     results: Annotated[Path, typer.Option(help="Folder that holds the folders of all studies.")] = Path("results"),
     refresh: Annotated[bool, typer.Option("--refresh", help="Keep a plan that is up to date.")] = False,
 ) -> None:
+    from pipeline.configuration import read_yaml
     from pipeline.folder import StudyFolder
-    from pipeline.recipe import read_yaml
 
     value = read_yaml(study)
     where = StudyFolder(results / str(value.get("name", study.stem.replace("-", "_"))))

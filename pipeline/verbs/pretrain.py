@@ -36,11 +36,11 @@ def run(
 
     plan, where = read_plan(folder)
     if ranks > 1:  # before PyTorch is imported, which this process does not need
-        from pipeline.training.siblings import train_together
+        from pipeline.training.distributed.siblings import train_together
 
         command = [sys.executable, "-m", "pipeline", "pretrain", str(folder), plan.run(name).run]
         raise typer.Exit(train_together(command, ranks))
-    from pipeline.training.launch import launched
+    from pipeline.training.distributed.launch import launched
     from pipeline.training.pretraining import pretrain
     from pipeline.transfer.probe import probe_of
 

@@ -40,7 +40,7 @@ def run(
     cores: Annotated[str, typer.Option(help="CPU cores to use at once, or all.")] = "all",
     profile: Annotated[Path, typer.Option(help="Snakemake profile.")] = ROOT / "workflow" / "profiles" / "default",
 ) -> None:
-    from pipeline.recipe import read_yaml
+    from pipeline.configuration import read_yaml
 
     begun = time.monotonic()
     where = results / str(read_yaml(study).get("name", study.stem.replace("-", "_")))

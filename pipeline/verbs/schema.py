@@ -65,7 +65,9 @@ def reasons() -> str:
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Schema of each kind of file, by the name of the schema's file."""
-    from pipeline.recipe import Recipe, Study, Task
+    from pipeline.recipe import Recipe
+    from pipeline.study import Study
+    from pipeline.task import Task
 
     recipe, task, study = (_of(kind) for kind in (Recipe, Task, Study))
     for key, folder in (("network", "networks"), ("crops", "crops")):

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "training"))
 import toy  # noqa: E402
 
-from pipeline.training.checkpoint import STAGES  # noqa: E402
+from pipeline.training.checkpoints.checkpoint import STAGES  # noqa: E402
 from pipeline.training.injection import Fault  # noqa: E402
 
 PLACES = ("step", "loss", "read", "evaluate", "instant", *(f"save:{stage}" for stage in STAGES))

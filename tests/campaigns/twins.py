@@ -28,7 +28,7 @@ from bodies import person  # noqa: E402
 from disguises import DISGUISES  # noqa: E402
 
 from anatomy.body import find_body  # noqa: E402
-from pipeline.scans.nifti import read_nifti  # noqa: E402
+from pipeline.scans.formats.nifti import read_nifti  # noqa: E402
 from pipeline.volumes import twins  # noqa: E402
 from pipeline.volumes.fingerprint import Fingerprint, fingerprint  # noqa: E402
 from pipeline.volumes.preparation import guess_modality  # noqa: E402

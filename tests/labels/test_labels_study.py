@@ -12,13 +12,14 @@ from drawn import CENTRE, ball, image, make_segmentation, make_structure_set, ou
 from faults.phantom import LPS_TO_RAS
 from faults.series import save, uid
 
+from pipeline.configuration import read_config
 from pipeline.files import write_json
 from pipeline.folder import StudyFolder
 from pipeline.labels.companion import Structure
 from pipeline.labels.names import names_path
 from pipeline.plan import make_plan, plan_json
-from pipeline.recipe import Task, read_config
 from pipeline.scans.identity import study_private
+from pipeline.task import Task
 from pipeline.verbs import forget, index, preprocess
 from pipeline.volumes.store import Store
 

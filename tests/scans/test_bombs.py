@@ -102,8 +102,8 @@ def test_a_bomb_is_refused_in_little_memory(name, tmp_path):
 )
 def test_a_mask_may_shrink_a_thousandfold_up_to_four_times_the_size_of_a_picture(kind, side, code, tmp_path, monkeypatch):
     """The limits made small: 128 kB for pictures, 512 kB for single bytes."""
-    monkeypatch.setattr("pipeline.scans.payload.LARGE", 1 << 17)
-    monkeypatch.setattr("pipeline.scans.payload.LARGE_MASK", 1 << 19)
+    monkeypatch.setattr("pipeline.scans.formats.payload.LARGE", 1 << 17)
+    monkeypatch.setattr("pipeline.scans.formats.payload.LARGE_MASK", 1 << 19)
     values = np.zeros((side, side, side))
     values[5:9, 5:9, 5:9] = 3
     path = tmp_path / "mask.nii.gz"

@@ -9,7 +9,7 @@ import pytest
 from faults.series import make_series, save
 from pydicom.uid import RLELossless
 
-from pipeline.scans import objects
+from pipeline.scans.dicom import objects
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.reading import Limits, read_scan
 

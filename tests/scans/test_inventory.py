@@ -12,10 +12,10 @@ from pipeline.files import write_json
 from pipeline.folder import StudyFolder
 from pipeline.plan import make_plan, plan_json, read_plan
 from pipeline.scans.accounts import read_accounts, write_accounts
+from pipeline.scans.folders.naming import name_of, shared_subject
 from pipeline.scans.identity import Identity, read_crosswalk, study_private
 from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.labelling import match_labels
-from pipeline.scans.naming import name_of, shared_subject
 from pipeline.scans.quarantine import Code
 from pipeline.verbs import forget, index
 

@@ -8,11 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.scans.descriptions import MAX_BYTES, Malformed, channel_names, label_names, read_description
+from pipeline.scans.folders.descriptions import MAX_BYTES, Malformed, channel_names, label_names, read_description
+from pipeline.scans.folders.naming import modality_of
 from pipeline.scans.identity import Identity
 from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.labelling import match_labels
-from pipeline.scans.naming import modality_of
 from pipeline.scans.quarantine import Code
 
 IDENTITY = Identity(bytes(32))

@@ -5,7 +5,7 @@ import pytest
 from faults.phantom import LPS_TO_RAS, turned
 from faults.text_files import mha, nrrd
 
-from pipeline.scans.metaimage import detached_of, read_metaimage
+from pipeline.scans.formats.metaimage import detached_of, read_metaimage
 
 sitk = pytest.importorskip("SimpleITK")
 

@@ -16,7 +16,7 @@ from nibabel.nicom import csareader, dicomwrappers
 from test_dcm2niix import converted, is_equal
 
 from anatomy.grid import Grid
-from pipeline.scans.csa import read_csa
+from pipeline.scans.dicom.csa import read_csa
 from pipeline.scans.identity import Identity
 from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.quarantine import Code, Refused

@@ -18,12 +18,12 @@ from pipeline.nested import mapped
 from pipeline.plugins import load, names
 from pipeline.recipe import Recipe
 from pipeline.step import Context, Ids, Places, Region
-from pipeline.training.layout import place
+from pipeline.training.distributed.layout import place
+from pipeline.training.distributed.ranks import Ranks, joined
+from pipeline.training.distributed.sharded import whole
 from pipeline.training.learner import Learner
 from pipeline.training.loop import Loop
 from pipeline.training.micro import merge, micro_batches, part
-from pipeline.training.ranks import Ranks, joined
-from pipeline.training.sharded import whole
 from pipeline.training.signals import Stopped
 
 SIZE, BATCH, MARGIN = (4, 6, 4), 8, 10

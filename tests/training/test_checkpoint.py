@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import FILES, MANIFEST, STAGES, Checkpoints
+from pipeline.training.checkpoints import checkpoint
+from pipeline.training.checkpoints.checkpoint import FILES, MANIFEST, STAGES, Checkpoints
 from pipeline.training.optimiser import make_optimiser, rate_factor, set_rate
 
 MADE = {"recipe_digest": "r", "manifest_digest": "m", "world": 1, "code": "c"}

@@ -12,11 +12,11 @@ import torch
 import toy
 
 from pipeline.files import digest
-from pipeline.training.ahead import ReaderLost, read_ahead
-from pipeline.training.checkpoint import MANIFEST
+from pipeline.training.checkpoints.checkpoint import MANIFEST
+from pipeline.training.faults.watchdog import HUNG
 from pipeline.training.injection import Fault
-from pipeline.training.substitutes import Substitutes, allowed
-from pipeline.training.watchdog import HUNG
+from pipeline.training.loading.ahead import ReaderLost, read_ahead
+from pipeline.training.loading.substitutes import Substitutes, allowed
 from pipeline.volumes.store import Store
 
 SOON_S = 12.0  # more than any patience in here, on a busy machine

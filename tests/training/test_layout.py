@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.layout import place, synchronise_norms
+from pipeline.training.distributed.layout import place, synchronise_norms
+from pipeline.training.distributed.ranks import Ranks
+from pipeline.training.distributed.sharded import clip, settled, whole
 from pipeline.training.micro import micro_batches
-from pipeline.training.ranks import Ranks
 from pipeline.training.scale import GROWTH, INTERVAL, START, LossScale
-from pipeline.training.sharded import clip, settled, whole
 
 made = runpy.run_path(str(Path(__file__).with_name("ranks_of_learners.py")))
 make, unplaced, region, BATCH = made["make"], made["unplaced"], made["region"], made["BATCH"]

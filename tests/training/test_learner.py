@@ -18,7 +18,7 @@ from pipeline.step import Context
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.learner import Learner
-from pipeline.training.loader import Loader, body_matrix, resized
+from pipeline.training.loading.loader import Loader, body_matrix, resized
 from pipeline.training.pretraining import make_loop
 from pipeline.volumes.store import Store
 

@@ -9,11 +9,11 @@ import toy
 
 from pipeline.crops._crop import Crop
 from pipeline.step import Region
-from pipeline.training import loader as loaders
-from pipeline.training.boxes import Place, Scratch, together
-from pipeline.training.buffers import Buffers
-from pipeline.training.loader import Loader
-from pipeline.training.staging import on_device
+from pipeline.training.loading import loader as loaders
+from pipeline.training.loading.boxes import Place, Scratch, together
+from pipeline.training.loading.buffers import Buffers
+from pipeline.training.loading.loader import Loader
+from pipeline.training.loading.staging import on_device
 
 SIZE = (4, 4, 4)
 

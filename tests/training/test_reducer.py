@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training import reducer
-from pipeline.training.ranks import Ranks
-from pipeline.training.reducer import Reducer
+from pipeline.training.distributed import reducer
+from pipeline.training.distributed.ranks import Ranks
+from pipeline.training.distributed.reducer import Reducer
 
 RANKS = Ranks(0, 2, 0, torch.device("cpu"))
 

@@ -10,7 +10,7 @@ import torch
 import toy
 
 from pipeline.files import digest_of
-from pipeline.training import made
+from pipeline.training.checkpoints import made
 from pipeline.training.injection import Fault
 
 EPOCH = 3  # steps: 10 scans, 4 crops a step

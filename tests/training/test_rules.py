@@ -5,8 +5,8 @@ import torch
 import toy
 
 from pipeline.files import digest_of
+from pipeline.training.faults.spikes import Spikes
 from pipeline.training.injection import Fault, Faults
-from pipeline.training.spikes import Spikes
 
 
 class Weights:

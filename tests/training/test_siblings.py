@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.training import siblings
-from pipeline.training.siblings import train_together
+from pipeline.training.distributed import siblings
+from pipeline.training.distributed.siblings import train_together
 
 ROOT = Path(__file__).parents[2]
 # Says who it is in a file, and ends with 75 on SIGTERM and 130 on the first Ctrl-C.
@@ -45,7 +45,9 @@ def running(pid):
 @pytest.fixture
 def start(tmp_path):
     """(the process that started two waiting ranks, the ranks' ids)."""
-    code = f"import sys; from pipeline.training.siblings import train_together; sys.exit(train_together({python(WAITING)!r}, 2))"
+    code = (
+        f"import sys; from pipeline.training.distributed.siblings import train_together; sys.exit(train_together({python(WAITING)!r}, 2))"
+    )
     parent = subprocess.Popen(python(code), cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
     files = [tmp_path / f"rank{rank}" for rank in range(2)]
     wait_for(lambda: all(path.exists() and path.read_text() for path in files))

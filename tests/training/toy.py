@@ -25,13 +25,13 @@ from pipeline.files import digest, digest_of
 from pipeline.keys import initialise, key
 from pipeline.recipe import Training
 from pipeline.step import Loss
-from pipeline.training.checkpoint import optimiser_tensors  # noqa: F401
+from pipeline.training.checkpoints.checkpoint import optimiser_tensors  # noqa: F401
+from pipeline.training.checkpoints.made import code_digest
+from pipeline.training.checkpoints.weights import read_tensors
+from pipeline.training.distributed.ranks import Ranks, joined  # noqa: F401
 from pipeline.training.injection import Faults
-from pipeline.training.loader import Loader
+from pipeline.training.loading.loader import Loader
 from pipeline.training.loop import Loop
-from pipeline.training.made import code_digest
-from pipeline.training.ranks import Ranks, joined  # noqa: F401
-from pipeline.training.weights import read_tensors
 from pipeline.volumes.store import Store
 
 SIZE = (4, 4, 4)

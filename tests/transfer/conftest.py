@@ -14,8 +14,8 @@ from pipeline.keys import initialise
 from pipeline.manifest import manifest_digest, read_manifest, write_manifest
 from pipeline.plan import Plan, Run, Transfer, plan_json
 from pipeline.plugins import load, settings
-from pipeline.recipe import Initialisation, Study
 from pipeline.step import Context
+from pipeline.study import Initialisation, Study
 from pipeline.volumes.store import Store
 
 NETWORK = {"unet": settings("networks", "unet", {"widths": [4, 8], "skips": False}).model_dump(mode="json")}

@@ -9,9 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.__main__ import app
+from pipeline.configuration import read_config
 from pipeline.folder import StudyFolder
 from pipeline.manifest import write_manifest
-from pipeline.recipe import Recipe, Study, read_config
+from pipeline.recipe import Recipe
+from pipeline.study import Study
 from pipeline.training.budget import trial
 from pipeline.training.budget.synthetic import synthetic
 from pipeline.training.budget.trial import loop_of

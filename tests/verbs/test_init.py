@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.plan import make_plan
-from pipeline.scans.naming import name_of
+from pipeline.scans.folders.naming import name_of
 from pipeline.verbs import init
 
 

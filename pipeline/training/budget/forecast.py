@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.recipe import Training
 from pipeline.training.budget.measure import BESIDE, Measured
-from pipeline.training.checkpoint import KEEP
+from pipeline.training.checkpoints.checkpoint import KEEP
 
 GPUS = (1, 2, 4, 8)
 BANDWIDTH = 20e9  # bytes a second that a ring of GPUs passes on: PCIe 4; NVLink is several times faster

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pipeline.step import Features, Step
+from pipeline.training.distributed.sharded import is_sharded
 from pipeline.training.learner import Learner
 from pipeline.training.micro import part
-from pipeline.training.sharded import is_sharded
 
 SHARE = 4  # one in so many samples is asked
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.scans import dicom
-from pipeline.scans.frames import unfolded
+from pipeline.scans.dicom.frames import unfolded
+from pipeline.scans.dicom.grouping import group
+from pipeline.scans.dicom.headers import read_header
 from pipeline.scans.identity import Identity
 from pipeline.scans.inventory import Place, take_stock
 from pipeline.scans.quarantine import Refused
@@ -28,12 +29,12 @@ def read_folder(folder: Path) -> Outcome:
     found, slices = Outcome(), []
     for path in sorted(folder.iterdir()):
         try:
-            header = dicom.read_header(path)
+            header = read_header(path)
         except Refused as refused:
             found.codes.add(refused.code.value)
         else:
             slices += [header] if header is not None else []
-    for series in dicom.group(slices):
+    for series in group(slices):
         try:
             kinds = [kind for kind, _ in unfolded(series)]
         except Refused as refused:

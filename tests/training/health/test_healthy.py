@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.configuration import read_yaml
 from pipeline.plugins import names
-from pipeline.recipe import read_yaml
 
 RECIPES = sorted((Path(__file__).resolve().parents[3] / "configs" / "recipes").glob("*.yaml"))
 

@@ -6,10 +6,10 @@ import os
 import pytest
 import torch
 
+from pipeline.training.checkpoints.weights import read_tensors
 from pipeline.training.encoder import save_encoder
 from pipeline.training.health import probe as probing
 from pipeline.training.health.probe import Probe
-from pipeline.training.weights import read_tensors
 
 SCORES = {5: 0.3, 10: 0.7, 15: 0.6, 20: 0.7, 24: 0.1}
 

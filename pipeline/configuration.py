@@ -1,0 +1,55 @@
+"""Configuration files: YAML that is read within limits, and errors that name the file and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipeline.plugins import Config
+
+MAX_YAML_BYTES = 1_000_000
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,47}$")]
+Triple = tuple[int, int, int]
+TripleMm = tuple[float, float, float]
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A mapping from a small YAML file without tags and aliases; anything else is a ``ValueError`` that names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise ValueError(f"{path}: is larger than {MAX_YAML_BYTES} bytes, so it is no configuration")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.tokens.AliasToken | yaml.tokens.AnchorToken) for token in yaml.scan(text)):
+            raise ValueError(f"{path}: uses YAML anchors or aliases; write the values out")
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no valid YAML: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deeply, so it is no configuration") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must hold a mapping of keys to values")
+    return value
+
+
+def read_config(path: Path | str, kind: type[Config]) -> Any:
+    """A Study, Recipe or Task from its file; each wrong key is one line ``file: key: what is wrong``."""
+    value = read_yaml(path)
+    value.setdefault("name", Path(path).stem.replace("-", "_"))
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise ValueError("\n".join(_line(path, item) for item in error.errors())) from error
+
+
+def _line(path: Path | str, item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "is not a key here; check its spelling (`vesalius schema` writes the list of keys)"
+    return f"{path}: {where}: {message}"

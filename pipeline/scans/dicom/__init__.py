@@ -1,0 +1,1 @@
+"""DICOM images: headers, series, pixels, volumes."""

@@ -1,0 +1,1 @@
+"""One file, one volume: NIfTI, NRRD and MetaImage, read whole or refused."""
