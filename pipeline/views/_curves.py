@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.shapes import VoxelsBatch
-from pipeline.views._walk import slabs
+from pipeline.views._walk import room, slabs
 
 NUM_LEVELS = 1024
 NUM_POINTS = 512
@@ -36,20 +36,20 @@ def curves(control: Float[Tensor, "B C 4"], invert: Bool[Tensor, "B C"]) -> Curv
 
 def bend(voxels: VoxelsBatch, table: Curves) -> VoxelsBatch:
     """Voxels in [0, 1] through each channel's own table, linear between its entries."""
-    bent = torch.empty_like(voxels)
+    bent = room(voxels, *voxels.shape)
     for part in slabs(voxels, voxels.shape[2:]):
-        bent[:, :, part] = _bent(voxels[:, :, part], table)
+        _bend(voxels[:, :, part], table, bent[:, :, part])
     return bent
 
 
-def _bent(voxels: VoxelsBatch, table: Curves) -> VoxelsBatch:
+def _bend(voxels: VoxelsBatch, table: Curves, bent: VoxelsBatch) -> None:
     position = voxels * NUM_LEVELS
     index = position.to(torch.int32)
-    part = position.sub_(index)
+    part = position.frac_()
     rows = table.shape[0] * table.shape[1]
     if rows > 1:
         row = torch.arange(rows, device=table.device, dtype=torch.int32) * table.shape[2]
         index += row.reshape(*table.shape[:2], 1, 1, 1)
     index, flat = index.flatten(), table.reshape(-1)
-    low, high = flat[:-1].index_select(0, index), flat[1:].index_select(0, index)
-    return torch.lerp(low, high, part.flatten()).reshape(voxels.shape)
+    low, high = (values.index_select(0, index).reshape(voxels.shape) for values in (flat[:-1], flat[1:]))
+    torch.lerp(low, high, part, out=bent)

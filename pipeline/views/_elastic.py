@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.keys import normal
 from pipeline.shapes import AffineBatch, VoxelsBatch
 from pipeline.views._crop import along
-from pipeline.views._walk import alone, slabs, take
+from pipeline.views._walk import alone, room, slabs, take
 
 Field = Float[Tensor, "B 3 D H W"]
 # Mean length of a vector of 1, 2, 3 standard normal numbers.
@@ -52,8 +52,8 @@ def deformed(
     scale = mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None]
     coarse = knots * scale @ third.transpose(1, 2)[:, None, None]
     coarse = (second[:, None, None] @ coarse).flatten(3)
-    crops = voxels.new_empty(*voxels.shape[:2], *size_vox)
-    warp_mm = voxels.new_empty(len(voxels), 3, *size_vox)
+    crops = room(voxels, *voxels.shape[:2], *size_vox)
+    warp_mm = room(voxels, len(voxels), 3, *size_vox)
     for rows in slabs(voxels, size_vox):
         shift_vox = (first[:, None, rows] @ coarse).reshape(len(voxels), axes, -1, *size_vox[1:])
         for axis in range(axes):

@@ -20,7 +20,7 @@ from pipeline.step import Ids, Places, Region
 from pipeline.training.injection import Faults
 from pipeline.training.loading.ahead import read_ahead
 from pipeline.training.loading.boxes import Place, Scratch, together
-from pipeline.training.loading.buffers import Buffers, pinned
+from pipeline.training.loading.buffers import Batches, pinned
 from pipeline.training.loading.substitutes import Substitutes, Unread
 
 AHEAD = 2
@@ -56,7 +56,7 @@ class Loader:
         ]
         self.substitutes = Substitutes(self.scan_of)
         self.faults = Faults()
-        self.buffers, self.scratch = Buffers(), Scratch()
+        self.buffers, self.scratch = Batches(), Scratch()
         self._pool: ThreadPool | None = None
         self._reading: dict[int, str] = {}  # by thread
         self._last_read = "nothing yet"
