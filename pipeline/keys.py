@@ -74,19 +74,33 @@ def integers(keys: Tensor, low: Tensor | int, high: Tensor | int, *shape: int) -
 
 def noise(keys: Tensor, *shape: int) -> Tensor:
     """(B,) keys -> (B, *shape) float32 in [0, 1), 16 bits deep: cheap enough for every voxel of a crop."""
+    if keys.device.type == "cpu":
+        made = torch.empty(len(keys), math.prod(shape))
+        fill_noise(made, keys, torch.arange(math.prod(shape), dtype=torch.int32))
+        return made.reshape(len(keys), *shape)
     counter = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32)
-    return noise_at(keys, counter).reshape(len(keys), *shape)
-
-
-def noise_at(keys: Tensor, counter: Tensor) -> Tensor:
-    """(B,) keys, (N,) int32 -> (B, N): what ``noise`` gives at those linear indices."""
     seeds = _splitmix(keys).to(torch.int32)
     mixed = counter[None] * -1640531527 + seeds[:, None]
     mixed ^= mixed >> 16
     mixed *= 2146121005
     mixed ^= mixed >> 15
     mixed *= -2073254261
-    return (mixed >> 15 & 0xFFFF).to(torch.float32) * (1.0 / 0x10000)
+    return ((mixed >> 15 & 0xFFFF).to(torch.float32) * (1.0 / 0x10000)).reshape(len(keys), *shape)
+
+
+def fill_noise(made: Tensor, keys: Tensor, counter: Tensor) -> None:
+    """Fills (B, N) float32 on a CPU with what ``noise`` gives at the linear indices counter (N,) int32, by NumPy in place."""
+    mixed = counter.numpy()[None] * -1640531527 + _splitmix(keys.numpy()).astype(np.int32)[:, None]
+    shifted = np.empty_like(mixed)
+    for shift, factor in ((16, 2146121005), (15, -2073254261)):
+        np.right_shift(mixed, shift, out=shifted)
+        mixed ^= shifted
+        mixed *= factor
+    mixed >>= 15
+    mixed &= 0xFFFF
+    out = made.numpy()
+    out[...] = mixed
+    out *= np.float32(1.0 / 0x10000)
 
 
 def permutation(seed: int, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from pipeline.keys import normal
 from pipeline.shapes import AffineBatch, VoxelsBatch
@@ -22,6 +23,7 @@ _MEAN_LENGTH = {1: math.sqrt(2 / math.pi), 2: math.sqrt(math.pi / 2), 3: math.sq
 _MOST_KNOTS = 13
 _LEAST_STEP_VOX = 4
 _JUST_LESS = 1.0 - 2.0**-23
+_PLANES = 16  # of the last axis: float32 that fill a line of the cache
 
 
 def draw_knots(keys: Tensor, size_vox: Sequence[int], axes: int) -> Tensor:
@@ -45,86 +47,66 @@ def deformed(
     given. Knots of two axes displace along the first two only. Sampling is linear along the axes displaced.
     """
     columns = affine[:, :3, :3].to(torch.float32)
-    spacing, axes = columns.norm(dim=1), knots.shape[1]
+    spacing = columns.norm(dim=1)
+    straight = alone(voxels) and torch.equal(columns[0], torch.diag(spacing[0]))
+    axes = knots.shape[1]
     first, second, third = (_smoothing(n, smooth_mm / spacing[:, axis]) for axis, n in enumerate(size_vox))
-    scale = mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None]
-    coarse = knots * scale @ third.transpose(1, 2)[:, None, None]
-    coarse = (second[:, None, None] @ coarse).flatten(3)
+    knots_vox = knots * (mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None])
     crops = room(voxels, *voxels.shape[:2], *size_vox)
-    if alone(voxels):
-        warp_mm = room(voxels, 1, 3, *size_vox)
-        _walk(voxels[0], first[0], coarse[0], columns[0], margin_vox, crops[0], warp_mm[0])
+    warp_mm = room(voxels, len(voxels), 3, *size_vox)
+    if straight and axes == 2:
+        shift_vox = (first[0] @ knots_vox[0].flatten(2)).unflatten(2, knots.shape[3:])
+        _in_planes(voxels[0], second[0] @ shift_vox, third[0], margin_vox, crops[0], warp_mm[0])
+        if bool((spacing[0, :2] != 1.0).any()):
+            warp_mm[0, :2] *= spacing[0, :2, None, None, None]
         return crops, warp_mm
-    shift_vox = (first[:, None] @ coarse).reshape(len(voxels), axes, *size_vox)
-    for axis in range(axes):
-        shift_vox[:, axis].clamp_(-margin_vox[axis], margin_vox[axis])
-    warp_mm = torch.einsum("bij,bjdhw->bidhw", columns[:, :, :axes], shift_vox)
-    _sample(voxels, shift_vox, margin_vox, crops)
+    coarse = knots_vox @ third.transpose(1, 2)[:, None, None]
+    coarse = (second[:, None, None] @ coarse).flatten(3)
+    for rows in slabs(voxels, size_vox):
+        shift_vox = (first[:, None, rows] @ coarse).reshape(len(voxels), axes, -1, *size_vox[1:])
+        for axis in range(axes):
+            shift_vox[:, axis].clamp_(-margin_vox[axis], margin_vox[axis])
+        if straight:
+            torch.mul(shift_vox, spacing[:, :axes, None, None, None], out=warp_mm[:, :axes, rows])
+            warp_mm[:, axes:, rows] = 0.0
+        else:
+            warp_mm[:, :, rows] = torch.einsum("bij,bjdhw->bidhw", columns[:, :, :axes], shift_vox)
+        _sample(voxels, shift_vox, margin_vox, rows.start, crops[:, :, rows])
     return crops, warp_mm
 
 
-def _walk(
-    voxels: Tensor, first: Tensor, coarse: Tensor, columns: Tensor, margin_vox: Sequence[int], crops: Tensor, warp_mm: Tensor
-) -> None:
-    """The same of one sample on a CPU, slab by slab in memory that stays in the caches: fills crops (C, D, H, W) and warp_mm (3, D, H, W)."""
-    extent, size, axes = voxels.shape[1:], crops.shape[1:], len(coarse)
-    strides = (extent[1] * extent[2], extent[2], 1)
-    parts = slabs(voxels[None], size)
-    most = parts[0].stop
-    shift, place = room(voxels, axes, most, *size[1:]), room(voxels, axes, most, *size[1:], dtype=torch.int32)
-    low, index = _corner(most, size, margin_vox[axes:], strides), room(place, most, *size[1:])
-    scratch = [room(voxels, most * size[1] * size[2]) for _ in range(axes)]
-    for part in parts:
-        here = slice(0, part.stop - part.start)
-        for axis in range(axes):
-            margin = margin_vox[axis]
-            torch.mm(first[part], coarse[axis], out=shift[axis, here].flatten(1)).clamp_(-margin, margin)
-        _to_mm(shift[:, here], columns, warp_mm[:, part])
-        for axis in range(axes):
-            position = shift[axis, here].add_(margin_vox[axis]).clamp_(max=2 * margin_vox[axis] * _JUST_LESS)
-            place[axis, here].copy_(position)
-            position.frac_()
-            torch.add(index[here] if axis else low[here], place[axis, here], alpha=strides[axis], out=index[here])
-        flat, ways = index[here].flatten(), [one.flatten() for one in shift[:, here]]
-        for values, crop in zip(voxels.flatten(1), crops[:, part], strict=True):
-            _between(values[part.start * strides[0] :], flat, strides[:axes], ways, [one[: len(flat)] for one in scratch], crop.flatten())
+def _in_planes(voxels: Tensor, field: Tensor, third: Tensor, margin_vox: Sequence[int], crops: Tensor, shift_vox: Tensor) -> None:
+    """One sample on a CPU, displaced along the first two axes only: every plane of the last axis is a picture, and PyTorch's sampler of
+    pictures is vectorised. Fills crops (C, D, H, W) and shift_vox (3, D, H, W), which is field (2, D, H, knots) times third (W, knots).
+    """
+    depth, height, width = crops.shape[1:]
+    torch.mm(field.flatten(0, 2), third.T, out=shift_vox[:2].flatten(0, 2))
+    for shift, margin in zip(shift_vox[:2], margin_vox[:2], strict=True):
+        shift.clamp_(-margin, margin)
+    shift_vox[2] = 0.0
+    # The sampler counts from -1 to 1, and wants columns before rows.
+    scales = [2.0 / (n - 1) for n in voxels.shape[1:3]]
+    rows, columns = (torch.arange(m, m + n) * scale - 1.0 for n, m, scale in zip((depth, height), margin_vox, scales, strict=False))
+    still = torch.stack([columns.expand(depth, -1), rows[:, None].expand(-1, height)])
+    planes, pictures = field.flip(0).flatten(0, 2).T.contiguous(), voxels.narrow(3, margin_vox[2], width).permute(3, 0, 1, 2)
+    places = room(voxels, _PLANES, 2, depth, height)
+    for first in range(0, width, _PLANES):
+        part = slice(first, min(first + _PLANES, width))
+        place = places[: part.stop - first]
+        torch.mm(third[part], planes, out=place.flatten(1))
+        for axis in (1, 0):
+            shift = place[:, 1 - axis].clamp_(-margin_vox[axis], margin_vox[axis])
+            torch.add(still[1 - axis], shift, alpha=scales[axis], out=shift)
+        made = grid_sample(pictures[part], place.permute(0, 2, 3, 1), padding_mode="border", align_corners=True)
+        crops[..., part].copy_(made.permute(1, 2, 3, 0))
 
 
-def _corner(most: int, size: Sequence[int], still_margin_vox: Sequence[int], strides: Sequence[int]) -> Tensor:
-    """(most, H, W) int32 linear index of the first place within reach of each voxel of the first slices."""
-    index = torch.zeros(1, 1, 1, dtype=torch.int32)
-    for axis, number in enumerate((most, *size[1:])):
-        moved = 3 - len(still_margin_vox)
-        begin = still_margin_vox[axis - moved] if axis >= moved else 0
-        index = index + along(torch.arange(begin, begin + number, dtype=torch.int32)[None] * strides[axis], axis)[0]
-    return index
-
-
-def _to_mm(shift_vox: Tensor, columns: Tensor, warp_mm: Tensor) -> None:
-    """(axes, d, H, W) voxels -> (3, d, H, W) mm."""
-    axes = len(shift_vox)
-    if torch.equal(columns, torch.diag(columns.diagonal())):
-        torch.mul(shift_vox, columns.diagonal()[:axes, None, None, None], out=warp_mm[:axes])
-        warp_mm[axes:] = 0.0
-    else:
-        warp_mm.copy_(torch.einsum("ij,jdhw->idhw", columns[:, :axes], shift_vox))
-
-
-def _between(values: Tensor, index: Tensor, strides: Sequence[int], ways: list[Tensor], scratch: list[Tensor], out: Tensor) -> Tensor:
-    """(N,) values at an index (M,) and, along each stride, a part of the way to the next -> out (M,)."""
-    if not strides:
-        return torch.index_select(values, 0, index, out=out)
-    low = _between(values, index, strides[1:], ways[1:], scratch[1:], out)
-    high = _between(values[strides[0] :], index, strides[1:], ways[1:], scratch[1:], scratch[0])
-    return torch.lerp(low, high, ways[0], out=out)
-
-
-def _sample(voxels: VoxelsBatch, shift_vox: Tensor, margin_vox: Sequence[int], crops: VoxelsBatch) -> None:
-    """Fills the crops; shift_vox (B, axes, D, H, W) is used up."""
+def _sample(voxels: VoxelsBatch, shift_vox: Tensor, margin_vox: Sequence[int], first: int, crops: VoxelsBatch) -> None:
+    """Fills the slab of the crops that begins at slice ``first``; shift_vox (B, axes, d, H, W) is used up."""
     extent, size = voxels.shape[2:], shift_vox.shape[2:]
     index, parts = None, []
     for axis in range(3):
-        begin = margin_vox[axis]
+        begin = margin_vox[axis] + (first if axis == 0 else 0)
         # Floats added to floats, and places rounded down once: with operands of two types PyTorch leaves its vectorised loops.
         if axis < shift_vox.shape[1]:
             position = shift_vox[:, axis].add_(along(_count(begin, size[axis], shift_vox), axis))

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pipeline.keys import bits, noise, noise_at
+from pipeline.keys import bits, fill_noise, noise
 from pipeline.shapes import VoxelsBatch
 from pipeline.views._walk import SLAB_VOX, room
 
@@ -34,7 +34,9 @@ def fill_with_noise(made: Tensor, one: Tensor, low: Sequence[int], high: Sequenc
     for channel in range(channels):
         for first in range(a, d, rows):
             last = min(d, first + rows)
-            made[channel, first:last, b:e, c:f] = noise_at(slices[channel, first:last], counter).reshape(last - first, e - b, f - c)
+            some = torch.empty(last - first, len(counter))
+            fill_noise(some, slices[channel, first:last], counter)
+            made[channel, first:last, b:e, c:f] = some.reshape(last - first, e - b, f - c)
 
 
 def normal_noise(keys: Tensor, shape: tuple[int, int, int, int]) -> VoxelsBatch:

@@ -204,7 +204,8 @@ def _differs(voxels: VoxelsBatch, target: VoxelsBatch) -> MaskBatch:
     """Where any channel differs."""
     found = room(voxels, len(voxels), *voxels.shape[2:], dtype=torch.bool)
     for part in slabs(voxels, voxels.shape[2:]):
-        change = (voxels[:, :, part] - target[:, :, part]).abs_()
+        change = room(voxels, *voxels[:, :, part].shape)
+        torch.sub(voxels[:, :, part], target[:, :, part], out=change).abs_()
         if change.shape[1] == 1:
             torch.gt(change[:, 0], SAME, out=found[:, part])
         else:
