@@ -6,6 +6,7 @@ Each row of a matrix has unit norm, so the field has the same variance everywher
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -47,18 +48,15 @@ def deformed(
     given. Knots of two axes displace along the first two only. Sampling is linear along the axes displaced.
     """
     columns = affine[:, :3, :3].to(torch.float32)
-    spacing = columns.norm(dim=1)
+    spacing, axes = columns.norm(dim=1), knots.shape[1]
     straight = alone(voxels) and torch.equal(columns[0], torch.diag(spacing[0]))
-    axes = knots.shape[1]
     first, second, third = (_smoothing(n, smooth_mm / spacing[:, axis]) for axis, n in enumerate(size_vox))
     knots_vox = knots * (mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None])
     crops = room(voxels, *voxels.shape[:2], *size_vox)
     warp_mm = room(voxels, len(voxels), 3, *size_vox)
     if straight and axes == 2:
-        shift_vox = (first[0] @ knots_vox[0].flatten(2)).unflatten(2, knots.shape[3:])
-        _in_planes(voxels[0], second[0] @ shift_vox, third[0], margin_vox, crops[0], warp_mm[0])
-        if bool((spacing[0, :2] != 1.0).any()):
-            warp_mm[0, :2] *= spacing[0, :2, None, None, None]
+        field = second[0] @ (first[0] @ knots_vox[0].flatten(2)).unflatten(2, knots.shape[3:])
+        _in_planes(voxels[0], field, third[0], spacing[0].tolist(), margin_vox, crops[0], warp_mm[0])
         return crops, warp_mm
     coarse = knots_vox @ third.transpose(1, 2)[:, None, None]
     coarse = (second[:, None, None] @ coarse).flatten(3)
@@ -75,15 +73,26 @@ def deformed(
     return crops, warp_mm
 
 
-def _in_planes(voxels: Tensor, field: Tensor, third: Tensor, margin_vox: Sequence[int], crops: Tensor, shift_vox: Tensor) -> None:
+def _in_planes(
+    voxels: Tensor,
+    field: Tensor,
+    third: Tensor,
+    spacing_mm: Sequence[float],
+    margin_vox: Sequence[int],
+    crops: Tensor,
+    warp_mm: Tensor,
+) -> None:
     """One sample on a CPU, displaced along the first two axes only: every plane of the last axis is a picture, and PyTorch's sampler of
-    pictures is vectorised. Fills crops (C, D, H, W) and shift_vox (3, D, H, W), which is field (2, D, H, knots) times third (W, knots).
+    pictures is vectorised. The displacement in voxels is field (2, D, H, knots) times third (W, knots). Fills crops and warp_mm.
     """
     depth, height, width = crops.shape[1:]
-    torch.mm(field.flatten(0, 2), third.T, out=shift_vox[:2].flatten(0, 2))
-    for shift, margin in zip(shift_vox[:2], margin_vox[:2], strict=True):
-        shift.clamp_(-margin, margin)
-    shift_vox[2] = 0.0
+    for part in slabs(voxels[None], crops.shape[1:]):
+        for axis in range(2):
+            shift = torch.mm(field[axis, part].flatten(0, 1), third.T, out=warp_mm[axis, part].flatten(0, 1))
+            shift.clamp_(-margin_vox[axis], margin_vox[axis])
+            if spacing_mm[axis] != 1.0:
+                shift.mul_(spacing_mm[axis])
+    warp_mm[2] = 0.0
     # The sampler counts from -1 to 1, and wants columns before rows.
     scales = [2.0 / (n - 1) for n in voxels.shape[1:3]]
     rows, columns = (torch.arange(m, m + n) * scale - 1.0 for n, m, scale in zip((depth, height), margin_vox, scales, strict=False))
@@ -141,6 +150,16 @@ def _num_knots(size: int) -> tuple[int, float]:
 
 def _smoothing(size: int, deviation_vox: Tensor) -> Tensor:
     """(B, size, knots), rows of unit norm; knots lie symmetrically about the middle."""
+    return _smoothing_one(size, float(deviation_vox)) if alone(deviation_vox) else _smoothing_of(size, deviation_vox)
+
+
+@lru_cache(maxsize=64)
+def _smoothing_one(size: int, deviation_vox: float) -> Tensor:
+    """Scans of a store mostly have one spacing."""
+    return _smoothing_of(size, torch.tensor([deviation_vox]))
+
+
+def _smoothing_of(size: int, deviation_vox: Tensor) -> Tensor:
     number, step = _num_knots(size)
     knots = (torch.arange(number, device=deviation_vox.device) - (number - 1) / 2) * step + (size - 1) / 2
     distance = torch.arange(size, device=knots.device)[:, None] - knots

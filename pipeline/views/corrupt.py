@@ -85,7 +85,7 @@ class Corrupt(BatchedView):
         drawn = self._choices(keys)
         control = uniform(fold(keys, "control points"), channels, 4)
         drawn |= {"control": control, "invert": uniform(fold(keys, "invert"), channels) < config.invert}
-        drawn |= {f"shuffle_{name}": value for name, value in self.shuffle.draw(fold(keys, "shuffle")).items()}
+        drawn["boxes"] = fold(keys, "shuffle")
         over = draw_boxes(fold(keys, "in-painting"), size, config.in_painting_side, config.in_painting_boxes, config.one_more, 0)
         kept = draw_boxes(fold(keys, "out-painting"), size, config.out_painting_side, config.out_painting_windows, config.one_more, 1)
         drawn |= {"over_low": over["low"], "over_high": over["high"], "kept_low": kept["low"], "kept_high": kept["high"]}
@@ -96,7 +96,7 @@ class Corrupt(BatchedView):
 
     def at_once(self, region: Region, drawn: Mapping[str, Tensor]) -> tuple[ViewBatch, ...]:
         target, shown, valid, warp_mm = self._deformed(region, drawn)
-        voxels = where_chosen(drawn["shuffle"], shown, lambda v: self.shuffle.apply(v, drawn["shuffle_order"], drawn["shuffle_boxes"]))
+        voxels = where_chosen(drawn["shuffle"], shown, lambda v: self.shuffle.apply(v, **self.shuffle.draw(drawn["boxes"])))
         voxels = where_chosen(drawn["non_linear"], voxels, lambda v: bend(v, curves(drawn["control"], drawn["invert"])))
         painted = self._painted(drawn)
         voxels = where_chosen(drawn["in_painting"] | drawn["out_painting"], voxels, lambda v: self._filled(v, painted, drawn))
