@@ -10,12 +10,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pipeline.buffers import Buffers
 from pipeline.shapes import VoxelsBatch
 from pipeline.step import Region, View, ViewBatch
 
 _TENSORS = ("voxels", "affine", "valid", "target", "altered", "hidden", "warp_mm")
 
 SLAB_VOX = 1 << 17
+_MEMORY = Buffers()
 
 
 class BatchedView(View):
@@ -50,6 +52,16 @@ def alone(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and len(tensor) == 1
 
 
+def room(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of any content on another's device, and of its type by default; on a CPU in memory that is used again."""
+    dtype = dtype or like.dtype
+    return _MEMORY.take(shape, dtype) if like.device.type == "cpu" else like.new_empty(shape, dtype=dtype)
+
+
+def copied(tensor: Tensor) -> Tensor:
+    return room(tensor, *tensor.shape).copy_(tensor)
+
+
 def slabs(tensor: Tensor, size_vox: Sequence[int]) -> list[slice]:
     """Runs of a crop's slices that stay in the caches together; on a GPU or for a batch, all slices at once."""
     step = max(1, SLAB_VOX // (size_vox[1] * size_vox[2])) if alone(tensor) else size_vox[0]
@@ -73,11 +85,11 @@ def _sample(region: Region, b: int) -> Region:
 def _room_for(view: ViewBatch, count: int) -> ViewBatch:
     """A view of ``count`` samples, to be filled."""
 
-    def room(tensor: Tensor) -> Tensor:
-        return tensor.new_empty(count, *tensor.shape[1:])
+    def many(tensor: Tensor) -> Tensor:
+        return room(tensor, count, *tensor.shape[1:])
 
-    tensors = {name: room(getattr(view, name)) for name in _TENSORS if getattr(view, name) is not None}
-    return replace(view, **tensors, answers={name: room(value) for name, value in view.answers.items()})
+    tensors = {name: many(getattr(view, name)) for name in _TENSORS if getattr(view, name) is not None}
+    return replace(view, **tensors, answers={name: many(value) for name, value in view.answers.items()})
 
 
 def _place(whole: ViewBatch, view: ViewBatch, b: int) -> None:

@@ -14,9 +14,10 @@ TRANSVW = (
     "corrupt",
     {"one_of": True, "non_linear": 0.25, "shuffle": 0.25, "in_painting": 0.25, "out_painting": 0.25, "elastic": 1.0, "elastic_axes": 2},
 )
+FEW_BOXES = ("corrupt", {"shuffle": 1.0, "shuffle_share": 0.02, "in_painting": 1.0, "out_painting": 0.0})
 COARSE = ("augment", {"flip": True, "low_resolution": 1.0, "num_views": 3})
 SPARSE = ("masked", {"hide": "sparse", "block_vox": [5, 8, 4]})
-CASES = [*((name, {}) for name in plugins.names("views")), ELASTIC, NOT_ELASTIC_TARGET, TRANSVW, COARSE, SPARSE]
+CASES = [*((name, {}) for name in plugins.names("views")), ELASTIC, NOT_ELASTIC_TARGET, TRANSVW, FEW_BOXES, COARSE, SPARSE]
 
 every_view = pytest.mark.parametrize(
     ("name", "values"), CASES, ids=[f"{name}-{'-'.join(values) or 'default'}"[:40] for name, values in CASES]
