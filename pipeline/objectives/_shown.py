@@ -36,6 +36,14 @@ def pooled_pair(features: tuple[Features, ...], view: str, objective: str) -> tu
     return features[0].pooled, features[1].pooled
 
 
+def contrast(given: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation within crops of what is given back over that of the target, 0 where all is one grey; and the target's, summed over
+    the crops, which is what this figure counts."""
+    own, wanted = (volumes.detach().float().flatten(1).std(1).sum() for volumes in (given, target))
+    wanted = wanted.clamp(min=1e-6)
+    return own / wanted, wanted
+
+
 def mean_over(values: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of (B, C, D, H, W) values under (B, D, H, W) weights; 0 where nothing has weight."""
     weights = weights[:, None].to(values.dtype)

@@ -52,6 +52,15 @@ class Ranks:
         """Element by element the mean over all ranks, on the device."""
         return tensor if self.world == 1 else self.total(tensor) / self.world
 
+    def gathered(self, rows: Tensor) -> Tensor:
+        """(n, ...) of each rank, the same n everywhere -> (ranks * n, ...) in the order of the ranks, on the device."""
+        if self.world == 1:
+            return rows
+        own = rows.detach().to(self.device).contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(parts, own)
+        return torch.cat(parts)
+
     def agreed(self, number: int) -> int:
         """The highest of a number over all ranks, as a number: with several ranks it waits for the device."""
         return number if self.world == 1 else int(self.highest(torch.tensor(number)))

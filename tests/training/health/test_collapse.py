@@ -142,6 +142,19 @@ def test_a_restoration_that_gives_back_one_grey_raises_an_alarm(toy, make, drive
     assert drive(loop, "constant_restoration")[0] <= WITHIN
 
 
+@pytest.mark.parametrize("kept", [0.0, 1e-6])
+def test_micro_batches_hide_no_collapse(kept, toy, make, alarms):
+    """Of dense features, which are not kept: all crops alike, and answers that are one grey."""
+    loop = make(toy({}, steps=60, micro_batch=1, learning_rate=1e-6))
+    loop.learner.network.register_forward_hook(
+        lambda network, inputs, features: replace(features, dense=features.dense * kept + (kept == 0))
+    )
+    loop.run({"run": "grey"})
+    found = {(name, figure) for _, name, figure in alarms(loop)}
+    assert ("constant_restoration", "restoration/contrast") in found
+    assert (("constant", "altered/dense/variation") in found) == (kept == 0)
+
+
 def test_a_gradient_that_explodes_raises_an_alarm(toy, make, alarms, drive):
     found = drive(make(toy({}), "a"), "exploding_gradient", steps=250, norm=lambda done: 0.1 if done <= 80 else 20.0)
     assert 80 < found[0] <= 80 + WITHIN
