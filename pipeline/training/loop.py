@@ -15,13 +15,13 @@ from torch import Tensor
 
 from pipeline.keys import key
 from pipeline.progress import Progress
-from pipeline.recipe import Training
+from pipeline.recipe import Training, share
 from pipeline.step import Loss, Step, to_device
 from pipeline.tracking.journal import Journal, Silence
 from pipeline.training.checkpoints.checkpoint import Checkpoints
 from pipeline.training.checkpoints.keeping import go_back, restore, save
 from pipeline.training.distributed.layout import place
-from pipeline.training.distributed.ranks import Ranks, share
+from pipeline.training.distributed.ranks import Ranks
 from pipeline.training.distributed.sharded import local
 from pipeline.training.faults.rules import Rules
 from pipeline.training.faults.spikes import Spikes
@@ -72,10 +72,7 @@ class Loop:
         learner.told = lambda text: self.journal.write("note", step=self.step_now, text=text)
         self.checkpoints = Checkpoints(folder / "checkpoints", at=lambda stage: self.faults.at(f"save:{stage}", self.step_now))
         self.readings, self.seconds = Readings(self.device), {"wait": 0.0, "step": 0.0}
-        # Behind the reader's own patience, which names the scan, and ahead of the collectives' time-out, which names no rank.
-        patience_s = 1.25 * training.patience_s + 2
-        patience_s = min(patience_s, 0.8 * training.timeout_s) if self.ranks.world > 1 else patience_s
-        self.dog = Watchdog(folder, self.ranks, patience_s)
+        self.dog = Watchdog(folder, self.ranks, training.hang_s(self.ranks.world))
         self.stop, self.stop_code = Stop(), 0
         self.last_loss: float | None = None  # on a GPU it is known some steps late
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device

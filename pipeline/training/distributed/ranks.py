@@ -130,17 +130,3 @@ def joined(timeout_s: float = 300.0) -> Iterator[Ranks]:
 def _leave(ranks: Ranks) -> None:
     ranks.barrier()
     dist.destroy_process_group()
-
-
-def share(batch: int, micro_batch: int | None, world: int) -> tuple[int, int]:
-    """(crops of a step that each rank reads, crops that it puts through the network at once)."""
-    own = batch // world
-    if batch % world or not own:
-        raise ValueError(f"training.batch: {batch} crops a step cannot be shared evenly by {world} ranks; choose a multiple of {world}")
-    micro = micro_batch or own
-    if own % micro:
-        raise ValueError(
-            f"training.micro_batch: {micro} does not divide the {own} crops that each of {world} ranks has of training.batch {batch}; "
-            f"choose a divisor of {own}"
-        )
-    return own, micro
