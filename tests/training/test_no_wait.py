@@ -53,7 +53,8 @@ OFFENDERS = {
 INNOCENT = (
     "x.to(x.device, torch.float64)", "x[x[:, 0].long()]", "x[:, None, 0]", "x.__setitem__(0, x[1])", "torch.where(x > 0, x, 0.0)",
     "x.masked_fill(x > 0, 0.0)", "x.sort().values.gather(1, x.long())", "torch.full((1,), 3.0, device=x.device)", "len(x)", "x.norm()",
-    "torch.linalg.vector_norm(x)", "x.clone().copy_(x)", "x.repeat_interleave(2, 0)", "torch.zeros_like(x).index_add_(0, x[:, 0].long(), x)",
+    "torch.linalg.vector_norm(x)", "x.clone().copy_(x)", "x.repeat_interleave(2, 0)",
+    "torch.zeros_like(x).index_add_(0, x[:, 0].long(), x)",
 )  # fmt: skip
 
 
