@@ -15,7 +15,7 @@ from pipeline.configuration import read_config
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
 from pipeline.plugins import Config
-from pipeline.recipe import Recipe, settled, share
+from pipeline.recipe import Recipe, refuse_uneven, settled
 from pipeline.study import Initialisation, Study
 from pipeline.task import Task
 
@@ -96,7 +96,7 @@ def make_plan(study_path: Path | str, data: str | None = None, results: str = "r
     study = study.model_copy(update={"data": data if data is not None else study.data})
     recipes = {r.name: r for r in _read_all(study_path, "recipes", study.recipes, Recipe, inputs)}
     tasks = {t.name: t for t in _read_all(study_path, "tasks", study.tasks, Task, inputs)}
-    _refuse_uneven(study_path, study, recipes)
+    refuse_uneven(f"{study_path}: gpus_per_run", study.gpus_per_run, recipes.values())
     runs, lexicons = _plan_runs(study_path, study, recipes)
     transfers = _plan_transfers(study_path, study, tasks, runs)
     return Plan(
@@ -120,11 +120,10 @@ def read_plan(folder: Path | str) -> tuple[Plan, StudyFolder]:
     if not where.plan.exists():
         raise ValueError(f"{where.plan}: there is no plan; run `vesalius plan STUDY.yaml` first")
     value = read_json(where.plan)
-    value["shards"] = tuple(value["shards"])
+    value |= {key: tuple(value[key]) for key in ("shards", "comparisons")}
     value["runs"] = tuple(Run(**{**run, "needs": tuple(run["needs"])}) for run in value["runs"])
     value["lexicons"] = tuple(LexiconPlan(**item) for item in value["lexicons"])
     value["transfers"] = tuple(Transfer(**{**item, "runs": tuple(item["runs"])}) for item in value["transfers"])
-    value["comparisons"] = tuple(value["comparisons"])
     return Plan(**value), where
 
 
@@ -158,15 +157,6 @@ def _read_all(study_path: Path | str, key: str, paths: tuple[str, ...], kind: ty
         inputs[str(found)] = digest(found)
         values.append(read_config(found, kind))
     return values
-
-
-def _refuse_uneven(path: Path | str, study: Study, recipes: dict[str, Recipe]) -> None:
-    """A batch that the ranks of a run could not share is refused here, and not hours later by the run."""
-    for name, recipe in recipes.items():
-        try:
-            share(recipe.training.batch, recipe.training.micro_batch, study.gpus_per_run)
-        except ValueError as error:
-            raise ValueError(f"{path}: gpus_per_run: is {study.gpus_per_run}, but of the recipe {name}, {error}") from error
 
 
 def _filled(value: Any, data: str) -> Any:

@@ -6,6 +6,7 @@ Settings of plug-ins stand as keyed mappings, ``{unet: {widths: [...]}}``, and a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -148,3 +149,12 @@ class Recipe(Config):
         if "visual_words" in self.objectives and self.words is None:
             raise ValueError("words: is missing, but objectives.visual_words needs it; add `words: {encoder: RECIPE, sizes_vox: [[...]]}`")
         return self
+
+
+def refuse_uneven(where: str, ranks: int, recipes: Iterable[Recipe]) -> None:
+    """A batch that the ranks of a run could not share is refused before any work, and not hours later by the run."""
+    for recipe in recipes:
+        try:
+            share(recipe.training.batch, recipe.training.micro_batch, ranks)
+        except ValueError as error:
+            raise ValueError(f"{where}: is {ranks}, but of the recipe {recipe.name}, {error}") from error

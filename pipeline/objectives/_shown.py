@@ -39,9 +39,14 @@ def pooled_pair(features: tuple[Features, ...], view: str, objective: str) -> tu
 def contrast(given: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Standard deviation within crops of what is given back over that of the target, 0 where all is one grey; and the target's, summed over
     the crops, which is what this figure counts."""
-    own, wanted = (volumes.detach().float().flatten(1).std(1).sum() for volumes in (given, target))
+    own, wanted = (_deviations(volumes.detach().float().flatten(1)).sum() for volumes in (given, target))
     wanted = wanted.clamp(min=1e-6)
     return own / wanted, wanted
+
+
+def _deviations(rows: Tensor) -> Tensor:
+    """(B, N) in [0, 1] -> (B,) standard deviations; ``Tensor.std`` takes several times as long on a CPU."""
+    return (rows.square().mean(1) - rows.mean(1).square()).clamp(min=0).sqrt()
 
 
 def mean_over(values: Tensor, weights: Tensor) -> Tensor:

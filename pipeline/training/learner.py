@@ -22,8 +22,7 @@ from pipeline.training.distributed.reducer import Reducer
 from pipeline.training.distributed.sharded import local
 from pipeline.training.encoder import load_weights
 from pipeline.training.graphs import Replayed
-from pipeline.training.micro import Path as Place
-from pipeline.training.micro import Student, flat, leaves, merge, part, pull, slim, spans
+from pipeline.training.micro import Place, Student, flat, leaves, merge, part, pull, slim, spans
 from pipeline.training.scale import LossScale
 from pipeline.training.tally import Tally
 

@@ -86,6 +86,10 @@ class Loop:
         """An epoch is so many steps as the pool of scans needs to be seen once."""
         return math.ceil(len(self.loader.scan_ids) / self.training.batch)
 
+    def due(self, every: int, done: int) -> bool:
+        """What happens every so many steps, and at the end."""
+        return done % every == 0 or done == self.training.steps
+
     def run(self, who: dict[str, Any]) -> dict[str, float]:
         """From the newest checkpoint, or from the start, to the end; returns the last evaluation's metrics."""
         torch.use_deterministic_algorithms(self.device.type == "cpu")
@@ -101,18 +105,16 @@ class Loop:
 
     def _go(self, first: int, progress: Progress) -> int | None:
         """Steps from ``first`` to the end; the step to go on with if the run had to go back, None if it is done."""
-        num_steps = self.training.steps
         self.dog.doing("reading", first)
         mark = time.monotonic()
-        batches = self.loader.batches(first, num_steps, self.rules.first_sample, self.training.patience_s)
+        batches = self.loader.batches(first, self.training.steps, self.rules.first_sample, self.training.patience_s)
         for step, region in enumerate(on_device(batches, self.device), start=first):
             self.seconds["wait"] += time.monotonic() - mark
             begun = time.monotonic()
             self._step(step, region)
             self.seconds["step"] += time.monotonic() - begun
             done = step + 1
-            judging = done % self.training.evaluate_every == 0 or done == num_steps
-            saving = done % self.training.checkpoint_every == 0 or done == num_steps
+            judging, saving = (self.due(every, done) for every in (self.training.evaluate_every, self.training.checkpoint_every))
             if not self._read_all(judging or saving) or (self.stop_code and not self._read_all(True)):
                 return self._go_back(step)
             if judging:
@@ -138,7 +140,7 @@ class Loop:
         unread = self.loader.unread(self.rules.samples(step))
         counted = self.ranks.total(torch.full((1,), float(len(unread)), device=self.device))
         values, what = [outcome.packed(), counted], {"unread": unread}
-        if (step + 1) % self.training.journal_every == 0 or step + 1 == self.training.steps:
+        if self.due(self.training.journal_every, step + 1):
             figures = {**self._named(losses), **self._from_watchers(step + 1)}
             named = {name: value for name, value in figures.items() if isinstance(value, Tensor)}
             values.append(self.ranks.mean(torch.stack([value.to(torch.float32) for value in named.values()])))

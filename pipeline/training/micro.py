@@ -13,7 +13,7 @@ from pipeline.nested import mapped
 from pipeline.step import Features, Region
 
 PLACES = 4  # voxels of a crop that stand for all of its dense features
-Path = tuple[str, int, str, int]  # view, crop, name of the feature, level
+Place = tuple[str, int, str, int]  # view, crop, name of the feature, level
 Student = Mapping[str, tuple[Features, ...]]
 
 
@@ -36,9 +36,9 @@ def spans(count: int, size: int) -> list[slice]:
     return [slice(low, low + size) for low in range(0, count, size)]
 
 
-def flat(student: Student) -> dict[Path, Tensor]:
+def flat(student: Student) -> dict[Place, Tensor]:
     """Every feature by its place."""
-    found: dict[Path, Tensor] = {}
+    found: dict[Place, Tensor] = {}
     for view, crops in student.items():
         for number, features in enumerate(crops):
             for item in fields(features):
@@ -67,7 +67,7 @@ def thinned(features: Tensor) -> Tensor:
     return torch.stack(picked, 2)[..., None, None]
 
 
-def pull(loss: Tensor, cut: Mapping[Path, Tensor]) -> dict[Path, Tensor]:
+def pull(loss: Tensor, cut: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
     """Backward of one objective: gradients on its heads, and the gradient on each feature that it reads."""
     loss.backward()
     found = {path: leaf.grad for path, leaf in cut.items() if leaf.grad is not None}
@@ -76,11 +76,11 @@ def pull(loss: Tensor, cut: Mapping[Path, Tensor]) -> dict[Path, Tensor]:
     return found
 
 
-def products(pulls: Sequence[Mapping[Path, Tensor]]) -> Tensor:
+def products(pulls: Sequence[Mapping[Place, Tensor]]) -> Tensor:
     """(n, n) float32: inner products of n objectives' gradients with respect to the features that they share."""
     zero = next(tensor for one in pulls for tensor in one.values()).new_zeros((), dtype=torch.float32)
 
-    def product(one: Mapping[Path, Tensor], other: Mapping[Path, Tensor]) -> Tensor:
+    def product(one: Mapping[Place, Tensor], other: Mapping[Place, Tensor]) -> Tensor:
         return sum(((one[path].float() * other[path].float()).sum() for path in one if path in other), zero)
 
     lower = [[product(one, other) for other in pulls[: i + 1]] for i, one in enumerate(pulls)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.step import Loss
 from pipeline.training.distributed.ranks import Ranks
-from pipeline.training.micro import Path, products
+from pipeline.training.micro import Place, products
 from pipeline.training.scale import LossScale
 
 
@@ -26,7 +26,7 @@ class Tally:
         """An objective's loss of one micro-batch, already as its part of the whole."""
         self.found[name].append(loss)
 
-    def pulled(self, pulls: Mapping[str, Mapping[Path, Tensor]]) -> None:
+    def pulled(self, pulls: Mapping[str, Mapping[Place, Tensor]]) -> None:
         """Gradients on the features of one micro-batch. Micro-batches share no feature, so their products add up to the batch's."""
         gram = products([pulls[name] for name in self.names])
         self.gram = gram if self.gram is None else self.gram + gram

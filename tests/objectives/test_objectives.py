@@ -85,7 +85,7 @@ def test_points_are_rows_without_a_gradient_and_whoever_restores_says_its_contra
     assert ("contrast" in loss.metrics) == (restored is not None), "the alarm on one grey reads it"
     if restored is not None:
         view, given = restored
-        own, wanted = (volumes.detach().flatten(1).std(1) for volumes in (given, step.views[view][0].target))
+        own, wanted = (volumes.detach().flatten(1).std(1, correction=0) for volumes in (given, step.views[view][0].target))
         torch.testing.assert_close(loss.metrics["contrast"], own.mean() / wanted.mean(), rtol=1e-5, atol=0)
         torch.testing.assert_close(loss.counts["contrast"], wanted.sum(), rtol=1e-5, atol=0)
 

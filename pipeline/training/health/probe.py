@@ -35,7 +35,7 @@ class Probe(Watcher):
         self.last: float | None = None
 
     def stepped(self, loop: Loop, done: int, step: Step, losses: Mapping[str, Loss]) -> None:
-        if done % loop.training.probe_every and done != loop.training.steps:
+        if not loop.due(loop.training.probe_every, done):
             return
         network, mode = loop.learner.network, loop.learner.training
         network.eval()

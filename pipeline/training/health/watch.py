@@ -141,11 +141,11 @@ class Health(Watcher):
 
 def due(loop: Loop, done: int) -> bool:
     """Whether figures are read after this step: at every line of the journal, and at least every ``LONGEST_PAUSE`` steps."""
-    return written(loop, done) or done % min(loop.training.journal_every, LONGEST_PAUSE) == 0
+    return loop.due(min(loop.training.journal_every, LONGEST_PAUSE), done) or written(loop, done)
 
 
 def written(loop: Loop, done: int) -> bool:
-    return done % loop.training.journal_every == 0 or done == loop.training.steps
+    return loop.due(loop.training.journal_every, done)
 
 
 def of_features(ring: Ring) -> dict[str, Tensor]:
