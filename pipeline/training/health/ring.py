@@ -63,7 +63,7 @@ def at_places(features: Tensor) -> Tensor:
 def of_all_ranks(rows: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """(R, D) rows by kind -> (ranks * R, D), those of the whole batch; by one exchange. Of more than ``ROWS`` each rank gives its share."""
     own = {kind: value[: max(1, ROWS // ranks.world)] for kind, value in rows.items()}
-    if ranks.world == 1:
+    if ranks.world == 1 or not own:
         return own
     together = ranks.gathered(torch.cat([value.flatten() for value in own.values()])[None])
     parts = together.split([value.numel() for value in own.values()], 1)
