@@ -76,16 +76,14 @@ class Learner(nn.Module):
         wanted = {view for wants in self.wants.values() for view in wants}
         return {n: v.apply(region, v.draw(fold(keys, n), region)) for n, v in self.views.items() if n in wanted}
 
-    def losses(self, region: Region, **when: Any) -> tuple[dict[str, Loss], Step, list[tuple[Tensor, Tensor]]]:
-        """Each objective's loss; the step it read; (feature, leaf) pairs. Its mean over the ranks is the loss of their whole batch."""
+    def losses(self, region: Region, **when: Any) -> tuple[dict[str, Loss], Step]:
+        """To look at: each objective's loss, whose mean over the ranks is that of their whole batch, and the step that it read."""
         step = self._shown([region], when)
-        features = self._student(step, self.wants["student"], 0)
-        cut = leaves(features) if torch.is_grad_enabled() else features
-        step = replace(step, student=cut)
+        step = replace(step, student=self._student(step, self.wants["student"], 0))
         shares, tally = self.shares([step])[0], Tally(list(self.objectives))
         for name, objective in self.objectives.items():
             tally.add(name, scaled(objective(step), shares[name]))
-        return tally.losses(self.ranks), step, list(zip(flat(features).values(), flat(cut).values(), strict=True))
+        return tally.losses(self.ranks), step
 
     def backward(self, micro: Sequence[Region], **when: Any) -> tuple[dict[str, Loss], Step]:
         """Losses, and the gradients of the whole batch, of all micro-batches and ranks, on every parameter.

@@ -214,7 +214,7 @@ class Loop:
         sums: dict[str, float] = {}
         for batch in range(NUM_JUDGED):
             region = to_device(self.judge.region(batch * self.judge.batch), self.device)
-            losses, _, _ = self.learner.losses(region, progress=step / self.training.steps, step=step)
+            losses, _ = self.learner.losses(region, progress=step / self.training.steps, step=step)
             named = self._named(losses)
             values = self.ranks.mean(torch.stack(list(named.values()))).tolist()
             figures = dict(zip(named, values, strict=True))

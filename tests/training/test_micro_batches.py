@@ -4,6 +4,7 @@ That they are is tested in a process of its own, in float64, by ``test_many_rank
 """
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from pipeline.nested import mapped
 from pipeline.training.health.ring import rows_of
-from pipeline.training.micro import flat, merge, micro_batches, part
+from pipeline.training.micro import flat, leaves, merge, micro_batches, part
 
 made = runpy.run_path(str(Path(__file__).with_name("ranks_of_learners.py")))
 make, region, BATCH = made["make"], made["region"], made["BATCH"]
@@ -52,12 +53,13 @@ def test_norms_and_cosines_are_those_of_each_objectives_own_gradient():
     case = ("simclr", "restoration", "body_position")
     learner = make(case)
     learner.train()
-    losses, _, pairs = learner.losses(region())
-    leaves = [leaf for _, leaf in pairs]
+    step = learner.losses(region())[1]
+    step = replace(step, student=leaves(step.student))
+    features = list(flat(step.student).values())
     own = {}
-    for name, loss in losses.items():
-        gradients = torch.autograd.grad(learner.weights[name] * loss.value, leaves, allow_unused=True)
-        own[name] = torch.cat([(torch.zeros_like(leaf) if g is None else g).flatten() for g, leaf in zip(gradients, leaves, strict=True)])
+    for name, objective in learner.objectives.items():
+        gradients = torch.autograd.grad(learner.weights[name] * objective(step).value, features, allow_unused=True)
+        own[name] = torch.cat([(torch.zeros_like(f) if g is None else g).flatten() for g, f in zip(gradients, features, strict=True)])
     for micro in (8, 2):
         found, _ = learner.backward(micro_batches(region(), micro))
         for name in case:

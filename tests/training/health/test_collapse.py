@@ -32,7 +32,7 @@ def drive(alarms):
     def driven(loop, name, steps=70, norm=1.0, before=()):
         learner, health = loop.learner, loop.watchers[0]
         batch = loop.loader.batch
-        seen = [learner.losses(loop.loader.region(batch * n), progress=0.0, step=0)[:2] for n in range(16 // batch)]
+        seen = [learner.losses(loop.loader.region(batch * n), progress=0.0, step=0) for n in range(16 // batch)]
         for done in range(1, steps + 1):
             losses, step = seen[done % len(seen)]
             for at, act in before:
