@@ -14,7 +14,7 @@ from pipeline import __version__
 from pipeline.configuration import read_config
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
-from pipeline.recipe import Recipe, settled
+from pipeline.recipe import Recipe, refuse_uneven, settled
 from pipeline.study import Initialisation, Study
 from pipeline.task import Task
 
@@ -95,6 +95,7 @@ def make_plan(study_path: Path | str, data: str | None = None, results: str = "r
     study = study.model_copy(update={"data": data if data is not None else study.data})
     recipes = {r.name: r for r in _read_all(study_path, "recipes", study.recipes, Recipe, inputs)}
     tasks = {t.name: t for t in _read_all(study_path, "tasks", study.tasks, Task, inputs)}
+    refuse_uneven(f"{study_path}: gpus_per_run", study.gpus_per_run, recipes.values())
     runs, lexicons = _plan_runs(study_path, study, recipes)
     transfers = _plan_transfers(study_path, study, tasks, runs)
     return Plan(
@@ -118,11 +119,10 @@ def read_plan(folder: Path | str) -> tuple[Plan, StudyFolder]:
     if not where.plan.exists():
         raise ValueError(f"{where.plan}: there is no plan; run `vesalius plan STUDY.yaml` first")
     value = read_json(where.plan)
-    value["shards"] = tuple(value["shards"])
+    value |= {key: tuple(value[key]) for key in ("shards", "comparisons")}
     value["runs"] = tuple(Run(**{**run, "needs": tuple(run["needs"])}) for run in value["runs"])
     value["lexicons"] = tuple(LexiconPlan(**item) for item in value["lexicons"])
     value["transfers"] = tuple(Transfer(**{**item, "runs": tuple(item["runs"])}) for item in value["transfers"])
-    value["comparisons"] = tuple(value["comparisons"])
     return Plan(**value), where
 
 
