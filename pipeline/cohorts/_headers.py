@@ -45,13 +45,13 @@ def _dicom_header(image: Image) -> Header | None:
 
 
 def _file_header(image: Image, look: bool) -> Header | None:
-    from pipeline.scans.formats.metaimage import read_grid as metaimage_grid
-    from pipeline.scans.formats.nifti import count_volumes, read_grid
+    from pipeline.scans.formats import metaimage, nifti
     from pipeline.scans.reading import read_scan
 
+    known = nifti if image.kind == "nifti" else metaimage
     try:
-        count = count_volumes(image.path) if image.kind == "nifti" else 1
-        grid = (read_grid(image.path, four_d=True) if image.kind == "nifti" else metaimage_grid(image.path)).canonical()[0]
+        count = known.count_volumes(image.path)
+        grid = known.read_grid(image.path, four_d=True).canonical()[0]
         modality = image.modality
         if not modality and look:
             kind = image.kind if count == 1 else f"{image.kind}:0"

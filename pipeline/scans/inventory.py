@@ -192,14 +192,16 @@ def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, deta
 
 def _volumes_in(file: File) -> tuple[Sequence[int | None], Grid]:
     """(numbers of the volumes to take, their canonical grid): the one without a number of a 3-D file, else by the place's policy."""
-    if file.kind != "nifti":
-        from pipeline.scans.formats.metaimage import read_grid as metaimage_grid
+    if file.kind == "nifti":
+        from pipeline.scans.formats.nifti import count_volumes, read_grid
 
-        return [None], metaimage_grid(file.path).canonical()[0]
-    from pipeline.scans.formats.nifti import count_volumes, read_grid
+        placed = {"placement": file.place.placement}
+    else:
+        from pipeline.scans.formats.metaimage import count_volumes, read_grid
 
+        placed = {}
     count = count_volumes(file.path) if file.place.four_d != "refuse" else 1
-    grid = read_grid(file.path, four_d=count > 1, placement=file.place.placement).canonical()[0]
+    grid = read_grid(file.path, count > 1, **placed).canonical()[0]
     return [None] if count == 1 else range(count if file.place.four_d == "split" else 1), grid
 
 

@@ -81,7 +81,7 @@ REASONS: dict[Code, tuple[str, str]] = {
         "Check the file; it may be damaged. A mask of more than 1 GiB that is nearly empty is read once it is stored uncompressed.",
     ),
     Code.BAD_HEADER: ("The header contradicts itself.", "Convert the scan again from its DICOM files."),
-    Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to integers or real numbers."),
+    Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to one integer or real number a voxel."),
     Code.DIMENSIONS: (
         "The file is not one three-dimensional volume.",
         "Set `four_d: split` for its source (convert: --four-d split), if its fourth axis counts volumes.",

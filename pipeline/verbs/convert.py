@@ -20,7 +20,7 @@ status is
 Scan ids are hashes under your private key ($VESALIUS_PRIVATE, default ~/.vesalius). An OUT that exists is continued: a volume whose
 source is unchanged is kept, and one that is refused now is removed. With --strict the exit code is 3 if any file was quarantined.
 
-The volumes of an enhanced DICOM object are told apart; those of a 4-D NIfTI file only with --four-d. A file with several volumes is
+The volumes of an enhanced DICOM object are told apart; those of a 4-D file only with --four-d. A file with several volumes is
 quarantined if all of them are refused; quarantine.tsv has a row for each that is.
 
 \b
@@ -54,7 +54,9 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option("--filter", metavar="ENTITY=LABEL", help="Only scans of this BIDS entity (or modality).")
     ] = None,
-    four_d: Annotated[str, typer.Option("--four-d", help="4-D NIfTI files: refuse, take the first volume, or split.")] = "refuse",
+    four_d: Annotated[
+        str, typer.Option("--four-d", help="4-D files (NIfTI, NRRD, MetaImage): refuse, take the first volume, or split.")
+    ] = "refuse",
 ) -> None:
     from pipeline.progress import Progress
     from pipeline.scans.folders.entities import matches, parse_filters
