@@ -138,7 +138,9 @@ class Study(Config):
     channels: tuple[str, ...] | None = Field(None, description="Co-registered sequences of one exam that enter as channels, in this order.")
     identity: Identity = Identity()
     shards: Annotated[int, AfterValidator(lambda n: n if n in (1, 2, 4, 8, 16, 32, 64, 128, 256) else _refuse_shards(n))] = 4
-    max_refused: float = Field(0.9, ge=0, le=1, description="Largest share of files that may be refused before the run stops.")
+    max_refused: float = Field(
+        0.9, ge=0, le=1, description="Largest share of files, and of each task's labels, that may be refused before the run stops."
+    )
     preprocess: Preprocess = Preprocess()
     split: Split
     pool: Pool = Pool()
