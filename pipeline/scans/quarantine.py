@@ -89,7 +89,7 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.ORIENTATION: ("The header gives no usable place in the body.", "Convert the scan again from its DICOM files."),
     Code.ORIENTATION_CONFLICT: (
         "The header places the voxels in two different ways.",
-        "Convert again, so that sform and qform agree, or name the one that is right: `placement` of its source (NIfTI).",
+        "Convert again, so that sform and qform agree, or name the right one: `placement` of its source or task (convert: --placement).",
     ),
     Code.NOT_FINITE: ("Some voxels are no numbers, or too large.", "Find out which tool wrote them; repair the scan there."),
     Code.SCALING: ("The scaling of the stored values is zero or no number.", "Copy or convert the scan again."),

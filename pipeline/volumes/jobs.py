@@ -50,6 +50,12 @@ class Part:
     channel: str
 
 
+def form_of(kind: str) -> str:
+    """sform or qform, where the kind of a file names the one that places its voxels (``nifti:qform-3``)."""
+    part = kind.partition(":")[2]
+    return part[:5] if part.startswith(("sform", "qform")) else ""
+
+
 @dataclass(frozen=True)
 class LabelSource:
     """The labels of a task: label volumes, or (``dicom``) objects that become one by a rule on the grid of their image, which is read from
@@ -77,7 +83,7 @@ class Job:
     @property
     def content_digest(self) -> str:
         """What must be unchanged for the stored volume to stay."""
-        parts = [(part.scan_id, part.modality, part.channel) for part in self.parts]
+        parts = [(part.scan_id, part.modality, part.channel, *filter(None, [form_of(part.kind)])) for part in self.parts]
         return digest_of([FORMAT, self.identity, parts, sorted(self.labels), self.content, self.settings])
 
 
