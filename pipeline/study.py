@@ -30,7 +30,8 @@ class Source(Config):
     )
     four_d: Literal["refuse", "first", "split"] = Field(
         "refuse",
-        description="4-D files (NIfTI, NRRD, MetaImage): refuse them, take the first volume, or take every volume as a scan of one exam.",
+        description="4-D files (NIfTI, NRRD, MetaImage): refuse them, take the first volume, or take every volume as a scan of one exam. "
+        "The volumes of a DICOM series are all taken, but for `first`.",
     )
     placement: Literal["sform", "qform"] | None = Field(
         None,

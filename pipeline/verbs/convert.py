@@ -15,14 +15,14 @@ status is
   companion    a segmentation, a structure set or a mask
   not_image    another kind of file, or one that belongs to no image
   quarantined  refused; `code` says why, docs/reasons.md what to do
-  left_out     part of a scan that a --filter leaves out
+  left_out     part of a scan that a --filter or --four-d first leaves out
 
 Scan ids are hashes under your private key ($VESALIUS_PRIVATE, default ~/.vesalius). An OUT that exists is continued: a volume whose
 source is unchanged is kept, and one that is refused now is removed. With --strict the exit code is 3 if any file was quarantined.
 
-The volumes of an enhanced DICOM object are told apart; those of a 4-D file only with --four-d. A file with several volumes is
-quarantined if all of them are refused; quarantine.tsv has a row for each that is. A NIfTI header that places its voxels in two ways is
-refused without --placement.
+The volumes of a DICOM series are told apart, and all taken but for --four-d first; those of a 4-D file only with --four-d. A file with
+several volumes is quarantined if all of them are refused; quarantine.tsv has a row for each that is. A NIfTI header that places its voxels
+in two ways is refused without --placement.
 
 \b
 Examples:

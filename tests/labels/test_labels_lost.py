@@ -1,11 +1,13 @@
 """Labels that turn out wrong when they are read: their image stays without them, everybody is told, and nothing becomes background."""
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
 import pytest
 from drawn import ball
+from faults.series import save, uid
 from tiny_study import STUDY, TASK, TUMOUR, mask, person, planned, segmented
 
 from pipeline.files import read_json, write_json
@@ -206,3 +208,21 @@ def test_an_image_that_is_refused_takes_no_labels_with_it_into_the_quarantine(ro
 def test_tumour_and_liver_do_overlap():
     points = np.stack(np.meshgrid(*[np.linspace(-30, 30, 40)] * 3, indexing="ij"), axis=-1)
     assert ((TUMOUR(points) > 0) & (ball()(points) > 0)).any()
+
+
+def test_labels_of_a_time_point_that_is_left_out_are_laid_on_no_other(root):
+    first = person(root, 1)
+    second = deepcopy(first)
+    for number, ds in enumerate(second):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid("later", number)
+        ds.InstanceNumber, ds.AcquisitionNumber = 100 + number, 2
+    save(second, root / "scans" / "2")
+    segmented(second, root, "second")
+    where = planned(root, TASK, {**STUDY, "sources": [{"path": "{data}/scans", "four_d": "first"}]})
+    with pytest.raises(ValueError, match=r"tasks\.organs: no DICOM segmentation"):
+        index.run(where.root)
+    assert table(where.quarantine)["code"].to_list() == ["LABELS_WITHOUT_IMAGE"]
+    assert table(where.inventory)["status"].value_counts().to_dict() == {"volume": 12, "left_out": 12, "quarantined": 1}
+    where = planned(root, TASK)
+    index.run(where.root)
+    assert "organs" in table(where.shard("00"))["labels"].str.cat()
