@@ -72,12 +72,13 @@ def suggest(
     channels: Sequence[str], together: bool,
 ) -> Found:  # fmt: skip
     """``owned``: images with labels; ``subject``: the pattern by which subjects were told from file names. Without labels the study only
-    pretrains. Fewer than three (labelled) subjects are a ``ValueError``."""
+    pretrains. Fewer than three labelled subjects are a ``ValueError``."""
     labelled = len({image.subject for image in images if image.path in owned or labels is None})
-    if labelled < 3:
+    least, needs = (3, "3: to test, to validate, to train") if labels else (2, "2: to validate, to train")
+    if labelled < least:
         only = f"{labels}: only {labelled} subjects have labels" if labels else f"{scans}: holds scans of only {labelled} subjects"
-        raise ValueError(f"{only}; a study needs at least 3: to test, to validate, to train")
-    test, validation = min(40, max(1, labelled // 4)), min(20, max(1, labelled // 8))
+        raise ValueError(f"{only}; a study needs at least {needs}")
+    test, validation = (min(40, max(1, labelled // 4)) if labels else 0), min(20, max(1, labelled // 8))
     train = labelled - test - validation
     spacing = tuple(round(statistics.median(header.spacing_mm[axis] for header in headers), 4) for axis in range(3))
     same = all(abs(step / middle - 1) < 0.02 for header in headers for step, middle in zip(header.spacing_mm, spacing, strict=True))

@@ -38,7 +38,10 @@ def study_yaml(found: Found, name: str, path: Path, task: Path) -> str:
     recipes = "\n".join(f"  - {_text(_recipe(recipe))}" for recipe in RECIPES)
     spacing, reason = _spacing(found)
     labels = "have labels" if found.labels else "have scans; there are no labels, so this study pretrains and measures no transfer"
-    who, rest = (" with labels", " Subjects without labels are pretrained on.") if found.labels else ("", "")
+    split = f"{found.test} test, {found.validation} validate, {train} train"
+    who = f"Subjects with labels: {split}. Subjects without labels are pretrained on."
+    if not found.labels:
+        who = f"Subjects: {found.validation} validate, {train} train. None is held back for a test, since there are no labels to test with."
     return f"""{schema_line(path, "study")}
 # Written by `vesalius init`. Found: {found.images} images of {found.subjects} subjects in {found.files} files ({_counts(found.kinds)});
 # {found.labelled} subjects {labels}. Median volume: {_times(found.shape)} voxels of {_times(found.spacing_mm)} mm.
@@ -51,7 +54,7 @@ sources:
     licence: not stated
 {_channels(found)}preprocess:
   spacing_mm: {spacing}   # {reason}
-# Subjects{who}: {found.test} test, {found.validation} validate, {train} train.{rest}
+# {who}
 split: {{test: {found.test}, validation: {found.validation}}}
 # Others lie beside these two. Their crops are of 32 x 48 x 32 voxels; copy one and change `size_vox` where yours are larger.
 recipes:

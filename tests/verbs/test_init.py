@@ -295,6 +295,7 @@ def test_a_folder_without_labels_becomes_a_study_that_only_pretrains(tmp_path, c
     assert not plan.tasks
     assert not plan.transfers
     assert len(plan.runs) == 2
+    assert plan.study["split"] == {"test": 0, "validation": 1, "seed": 0}
     assert "4 images of 4 subjects" in study.read_text()
     assert not (tmp_path / "configs/tasks").exists()
 
