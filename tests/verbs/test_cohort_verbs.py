@@ -47,7 +47,7 @@ def study(tmp_path, monkeypatch):
     task = {"name": "blob", "labels": "{data}/labels", "kind": {"segmentation": {"classes": {1: "blob"}}}}
     value = {
         "data": str(data), "sources": [{"path": "{data}/images", "modality": "MR"}], "channels": ["T1", "FLAIR"], "shards": 4,
-        "preprocess": {"crop_body": False}, "split": {"test": 2, "validation": 1}, "tasks": ["blob.yaml"],
+        "preprocess": {"crop_body": False}, "split": {"test": 2, "validation": 1}, "tasks": ["blob.yaml"], "finetune": {"num_labels": [1]},
     }  # fmt: skip
     for name, content in (("blob", task), ("tiny", value)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
