@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.configuration import Name, Triple, TripleMm
 from pipeline.plugins import Config
@@ -65,7 +65,7 @@ class Preprocess(Config):
 class Split(Config):
     """Numbers of subject clusters with labels; every other subject is in the pool."""
 
-    test: int = Field(ge=1, description="Clusters that neither pretraining nor tuning reads.")
+    test: int = Field(ge=0, description="Clusters that neither pretraining nor tuning reads; 0 only where the study has no tasks.")
     validation: int = Field(ge=1, description="Clusters for tuning: their labels are labels too.")
     seed: int = 0
 
@@ -164,6 +164,12 @@ class Study(Config):
     finetune: Finetune = Finetune()
     verdict: Verdict = Verdict()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _tasks_are_tested(self) -> Study:
+        if self.tasks and self.split.test < 1:
+            raise ValueError("split.test: must be at least 1, since the study has tasks; 0 is for pretraining alone")
+        return self
 
 
 def _pattern(pattern: str) -> str:

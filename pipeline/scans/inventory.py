@@ -22,7 +22,7 @@ from pipeline.scans.dicom.stack import grid_of
 from pipeline.scans.first import When, firsts, when
 from pipeline.scans.flags import flags_of
 from pipeline.scans.folders.layouts import Layouts, Listed, read_layouts
-from pipeline.scans.folders.naming import Named, name_of, with_subject
+from pipeline.scans.folders.naming import Named, modality_in, name_of, with_subject
 from pipeline.scans.folders.walk import Found, stem_of, walk
 from pipeline.scans.identity import Identity
 from pipeline.scans.patience import patiently
@@ -39,7 +39,7 @@ def take_stock(
 ) -> Inventory:
     """Walks the places in order; a file that two of them hold belongs to the first. ``tick`` is called once a file."""
     found = Inventory()
-    images: dict[str, File] = {}  # DICOM images in a folder of labels; a source may hold them too
+    images: dict[str, File] = {}  # in a folder of labels; a source may hold them too
     for number, place in enumerate(places):
         slices: list[tuple[File, Slice]] = []
         same: dict[Any, Any] = {}
@@ -50,7 +50,7 @@ def take_stock(
                 tick()
             if item.code is not None:
                 found.files.append(replace(file, status="quarantined"))
-            elif place.task and item.kind == "dicom" and not _is_companion(item.path):
+            elif place.task and _is_image(item, place, places):
                 images[os.path.abspath(item.path)] = file
             elif place.task:
                 found.files.append(replace(file, status="not_image" if item.kind == "other" else "companion"))
@@ -69,11 +69,18 @@ def take_stock(
     return found
 
 
-def _is_companion(path: Path) -> bool:
-    try:
-        return patiently(read_header, path) is None
-    except Refused:
+def _is_image(item: Found, place: Place, places: Sequence[Place]) -> bool:
+    """Whether a file in a folder of labels holds none: a DICOM image; where a source lies in there, a volume not named as labels."""
+    if item.kind == "dicom":
+        try:
+            return patiently(read_header, item.path) is not None
+        except Refused:
+            return True
+    if item.kind not in ("nifti", "metaimage") or name_of(item.relative).is_labels:
         return False
+    path, own = os.path.abspath(item.path), os.path.join(os.path.abspath(place.path), "")
+    sources = [os.path.join(os.path.abspath(other.path), "") for other in places if not other.task]
+    return any(source.startswith(own) and path.startswith(source) for source in sources)
 
 
 def _new(place: Place, before: Sequence[Place], images: dict[str, File]) -> Iterator[Found]:
@@ -195,7 +202,7 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], listed
 
 def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, detached: tuple[Path, ...], identity: Identity) -> Found3D:
     place = file.place
-    modality = named.modality or place.modality
+    modality = named.modality or place.modality or modality_in(stem_of(file.path.name))
     return Found3D(
         scan_id, identity("exam", place.people, named.subject, named.exam), identity("subject", place.people, named.subject), named.subject,
         kind, modality, place.channel or named.channel or modality, named.key, (file.path,), grid.spacing_mm, place, grid.shape,

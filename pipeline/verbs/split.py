@@ -56,6 +56,7 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     except ValueError as error:
         left = "".join(f"; task {task}: {remaining(task, lost, labelled)}" for task in sorted(lost))
         raise ValueError(f"study {plan.study['name']}: {error}{left}") from error
+    check_transfers(plan, frame)
     header = "scan_a\tscan_b\tkind\tsimilarity\n"
     write_text(where.root / "twins.tsv", header + "".join(f"{t.scan_a}\t{t.scan_b}\t{t.kind}\t{t.similarity:g}\n" for t in twins))
     counts = count(frame, sorted(plan.tasks))
@@ -122,6 +123,19 @@ def assign(rows: pd.DataFrame, twins: list[Twin], plan: Plan) -> pd.DataFrame:
     splits = assign_splits(labelled, settings.test, settings.validation, settings.seed, sorted(plan.tasks))
     repeats = originals(rows.assign(num_voxels=[int(np.prod(shape)) for shape in rows["shape"]]), pairs)
     return rows.assign(cluster_id=clusters, split=clusters.map(splits), twin_of=rows["scan_id"].map(lambda scan: repeats.get(scan, "")))
+
+
+def check_transfers(plan: Plan, frame: pd.DataFrame) -> None:
+    """What fine-tuning asks for must be there: told now, not after the pretraining."""
+    from pipeline.transfer.cells import check_sizes
+    from pipeline.transfer.labelled import labelled_scans
+
+    available = {task: len(labelled_scans(frame, task)["train"]) for task in plan.tasks}
+    for transfer in plan.transfers:
+        try:
+            check_sizes(plan, transfer, available[transfer.task])
+        except ValueError as error:
+            raise ValueError(f"study {plan.study['name']}: {error}") from error
 
 
 def count(frame: pd.DataFrame, tasks: list[str]) -> dict[str, dict[str, Any]]:

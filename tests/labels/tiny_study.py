@@ -19,7 +19,7 @@ TASK = {
 }  # fmt: skip
 STUDY = {
     "sources": [{"path": "{data}/scans"}], "shards": 1, "split": {"test": 1, "validation": 1}, "preprocess": {"crop_body": False},
-    "tasks": ["organs.yaml"],
+    "tasks": ["organs.yaml"], "finetune": {"num_labels": [1]},
 }  # fmt: skip
 TUMOUR = ball(5.0, CENTRE + 2)
 
