@@ -19,7 +19,7 @@ from pipeline.scans.dicom.grouping import group
 from pipeline.scans.dicom.headers import read_header
 from pipeline.scans.dicom.slices import Series, Slice
 from pipeline.scans.dicom.stack import grid_of
-from pipeline.scans.first import When, firsts, when
+from pipeline.scans.first import firsts
 from pipeline.scans.flags import flags_of
 from pipeline.scans.folders.layouts import Layouts, Listed, read_layouts
 from pipeline.scans.folders.naming import Named, modality_in, name_of, with_subject
@@ -116,11 +116,12 @@ def _take_slice(file: File, slices: list[tuple[File, Slice]], same: dict[Any, An
 def _take_series(slices: list[tuple[File, Slice]], identity: Identity, found: Inventory) -> None:
     """Slices by volume; a volume whose geometry is refused takes all its slices with it."""
     files = {str(header.path): file for file, header in slices}
-    taken: list[tuple[list[File], list[Found3D], list[tuple[str, Code]]]] = []
-    order: list[tuple[Found3D, When]] = []
     num_images = Counter(series for series, _ in {(item.series, item.instance or str(item.path)) for _, item in slices})
-    for series in group([header for _, header in slices]):
+    parts = group([header for _, header in slices])
+    only = firsts(parts) if slices and slices[0][0].place.four_d == "first" else {}
+    for series in parts:
         own = [files[str(item.path)] for item in series.slices]
+        taken = only.get(series.first.series)
         try:
             volumes = unfolded(series)
         except Refused as refused:
@@ -133,14 +134,12 @@ def _take_series(slices: list[tuple[File, Slice]], identity: Identity, found: In
             scan_id = identity("scan", *(str(part) for part in volume.first.key))
             try:
                 images = 0 if series.first.is_whole else num_images[series.first.series]
-                scans.append(_series_scan(kind, volume, own, series, scan_id, identity, images))
-                order.append((scans[-1], when(volume)))
+                scan = _series_scan(kind, volume, own, series, scan_id, identity, images)
+                scans += [scan] if taken in (None, volume.first.key) else []
             except Refused as refused:
                 refusals.append((scan_id, refused.code))
-        taken.append((own, scans, refusals))
-    kept = firsts(order) if slices and slices[0][0].place.four_d == "first" else None
-    for own, scans, refusals in taken:
-        _account(own, scans, refusals, found, kept)
+        is_left = len(scans) + len(refusals) < len(volumes)
+        _account(own, scans, refusals, found, identity("scan", *(str(part) for part in taken)) if taken and is_left else "")
 
 
 def _series_scan(kind: str, volume: Series, own: list[File], whole: Series, scan_id: str, identity: Identity, num_images: int) -> Found3D:
@@ -159,17 +158,14 @@ def _series_scan(kind: str, volume: Series, own: list[File], whole: Series, scan
     )  # fmt: skip
 
 
-def _account(
-    own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory, kept: dict[str, str] | None = None
-) -> None:
-    """Files by the volumes that they hold: quarantined where every one was refused. ``kept``: series -> the only volume to take of it, by
-    whose id go the files of the others."""
-    whole, scans = scans, [scan for scan in scans if not kept or kept[scan.series] == scan.scan_id]
+def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory, instead: str = "") -> None:
+    """Files by the volumes that they hold: quarantined where every one was refused. ``instead``: the scan that is taken of their series,
+    where volumes of theirs are left out."""
     found.scans += scans
-    if kept and whole and not scans:
-        found.files += [replace(file, status="left_out", scan_id=kept[whole[0].series]) for file in own]
-    elif scans:
+    if scans:
         found.files += [replace(file, status="volume", scan_id=" ".join(scan.scan_id for scan in scans)) for file in own]
+    elif instead:
+        found.files += [replace(file, status="left_out", scan_id=instead) for file in own]
     else:
         (scan_id, code), *refusals = refusals
         found.files += [replace(file, status="quarantined", code=code, scan_id=scan_id) for file in own]
