@@ -44,12 +44,14 @@ def read_config(path: Path | str, kind: type[Config]) -> Any:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise ValueError("\n".join(_line(path, item) for item in error.errors())) from error
+        items = error.errors()
+        places = [item["loc"] for item in items]  # a list is too short because one of its items is wrong
+        causes = [item for item in items if not any(item["loc"] == place[: len(item["loc"])] != place for place in places)]
+        raise ValueError("\n".join(_line(path, item) for item in causes)) from error
 
 
 def _line(path: Path | str, item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        message = "is not a key here; check its spelling (`vesalius schema` writes the list of keys)"
-    return f"{path}: {where}: {message}"
+    message = "is missing" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
+    if isinstance(item["input"], str | int | float) and item["type"] not in ("value_error", "unknown_key"):
+        message += f", not {item['input']!r}"
+    return ": ".join(filter(None, (str(path), ".".join(map(str, item["loc"])), message)))

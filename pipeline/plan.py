@@ -14,6 +14,7 @@ from pipeline import __version__
 from pipeline.configuration import read_config
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
+from pipeline.plugins import meant
 from pipeline.recipe import Recipe, refuse_uneven, settled
 from pipeline.study import Initialisation, Study
 from pipeline.task import Task
@@ -216,7 +217,10 @@ def _plan_transfers(path: Path | str, study: Study, tasks: dict[str, Task], runs
         for name, initialisation in initialisations.items():
             wanted = [run for run in runs.values() if run.recipe == initialisation.recipe]
             if initialisation.recipe and not wanted:
-                raise ValueError(f"{path}: initialisations.{name}.recipe: {initialisation.recipe!r} is not under `recipes`")
+                told = (
+                    f"{initialisation.recipe!r} is not under `recipes`; {meant(initialisation.recipe, {r.recipe for r in runs.values()})}"
+                )
+                raise ValueError(f"{path}: initialisations.{name}.recipe: {told}")
             built_on = tuple(run.run for run in wanted)
             settings = [_without_sizes(initialisation.model_dump(mode="json")), _without_sizes(study.finetune.settled()), task.settings()]
             transfer_hash = digest_of([settings, built_on, _data_settings(study)])[:10]
@@ -242,8 +246,5 @@ def _without_sizes(values: dict[str, Any]) -> dict[str, Any]:
 
 def _comparisons(transfers: list[Transfer]) -> list[dict[str, Any]]:
     """Every planned initialisation against scratch on each task: the family of Holm's correction."""
-    return [
-        {"task": t.task, "initialisation": t.initialisation, "against": "scratch", "planned": t.planned}
-        for t in transfers
-        if t.initialisation != "scratch"
-    ]
+    others = [item for item in transfers if item.initialisation != "scratch"]
+    return [{"task": t.task, "initialisation": t.initialisation, "against": "scratch", "planned": t.planned} for t in others]

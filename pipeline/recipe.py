@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from pipeline.configuration import Name, Triple
-from pipeline.plugins import Config, one_of, only, settings
+from pipeline.plugins import Config, one_of, only, settings, told_again
 
 
 def _complete_each(folder: str) -> Any:
@@ -26,7 +26,10 @@ def _complete_views(value: dict[str, Any]) -> dict[str, Any]:
     complete: dict[str, Any] = {}
     for instance, mapping in value.items():
         name, values = only(mapping, f"views.{instance}")
-        complete[instance] = {name: settings("views", name, values).model_dump(mode="json")}
+        try:
+            complete[instance] = {name: settings("views", name, values).model_dump(mode="json")}
+        except ValidationError as error:
+            raise told_again(error, instance) from None
     return complete
 
 

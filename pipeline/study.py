@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.configuration import Name, Triple, TripleMm
 from pipeline.plugins import Config
@@ -30,7 +30,8 @@ class Source(Config):
     )
     four_d: Literal["refuse", "first", "split"] = Field(
         "refuse",
-        description="4-D NIfTI files: refuse them, take the first volume, or take every volume as a scan of one exam.",
+        description="4-D files (NIfTI, NRRD, MetaImage): refuse them, take the first volume, or take every volume as a scan of one exam. "
+        "The volumes of a DICOM series are all taken, but for `first`.",
     )
     placement: Literal["sform", "qform"] | None = Field(
         None,
@@ -64,7 +65,7 @@ class Preprocess(Config):
 class Split(Config):
     """Numbers of subject clusters with labels; every other subject is in the pool."""
 
-    test: int = Field(ge=1, description="Clusters that neither pretraining nor tuning reads.")
+    test: int = Field(ge=0, description="Clusters that neither pretraining nor tuning reads; 0 only where the study has no tasks.")
     validation: int = Field(ge=1, description="Clusters for tuning: their labels are labels too.")
     seed: int = 0
 
@@ -147,7 +148,9 @@ class Study(Config):
     channels: tuple[str, ...] | None = Field(None, description="Co-registered sequences of one exam that enter as channels, in this order.")
     identity: Identity = Identity()
     shards: Annotated[int, AfterValidator(lambda n: n if n in (1, 2, 4, 8, 16, 32, 64, 128, 256) else _refuse_shards(n))] = 4
-    max_refused: float = Field(0.9, ge=0, le=1, description="Largest share of files that may be refused before the run stops.")
+    max_refused: float = Field(
+        0.9, ge=0, le=1, description="Largest share of files, and of each task's labels, that may be refused before the run stops."
+    )
     preprocess: Preprocess = Preprocess()
     split: Split
     pool: Pool = Pool()
@@ -161,6 +164,12 @@ class Study(Config):
     finetune: Finetune = Finetune()
     verdict: Verdict = Verdict()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _tasks_are_tested(self) -> Study:
+        if self.tasks and self.split.test < 1:
+            raise ValueError("split.test: must be at least 1, since the study has tasks; 0 is for pretraining alone")
+        return self
 
 
 def _pattern(pattern: str) -> str:

@@ -96,7 +96,16 @@ def test_the_plan_comes_back_from_its_file(folder):
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("tiny", {"splitt": {}}, r"tiny\.yaml: splitt: is not a key here"),
+        ("tiny", {"splitt": {}}, r"tiny\.yaml: splitt: is not a key here; did you mean 'split'"),
+        ("tiny", {"colour": 1}, r"tiny\.yaml: colour: is not a key here; there are channels, .*tracking"),
+        ("tiny", {"finetune": {"stepz": 4}}, r"tiny\.yaml: finetune\.stepz: is not a key here; did you mean 'steps"),
+        (
+            "tiny",
+            {"sources": [{"path": "x", "modality": "MRI"}]},
+            r"^[^\n]*0\.modality: Input .* not 'MRI'$",
+        ),
+        ("restoration", {"views": {"altered": {"corrupt": {"shufle": 1}}}}, r"views\.altered\.corrupt\.shufle: .*mean 'shuffle'"),
+        ("restoration", {"network": {"unnet": {}}}, r"network: there is no 'unnet' in networks; did you mean 'unet'"),
         ("tiny", {"split": {"test": 0, "validation": 1}}, r"split\.test"),
         ("tiny", {"recipes": ["absent.yaml"]}, r"no file 'absent\.yaml'"),
         ("tiny", {"initialisations": {"moco": {"recipe": "moco"}}}, r"initialisations\.moco\.recipe"),
@@ -113,6 +122,11 @@ def test_what_cannot_be_run_is_refused_with_the_key(folder, name, changes, words
     edit(folder, name, **changes)
     with pytest.raises(ValueError, match=words):
         make_plan(folder / "tiny.yaml")
+
+
+def test_a_study_without_tasks_may_hold_nobody_back_for_a_test(folder):
+    edit(folder, "tiny", tasks=[], initialisations={}, split={"test": 0, "validation": 1})
+    assert make_plan(folder / "tiny.yaml").study["split"]["test"] == 0
 
 
 def test_yaml_aliases_and_tags_are_refused(folder):

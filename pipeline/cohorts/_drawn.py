@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.cohorts._suggest import Found, Image, schema_line
+from pipeline.cohorts._suggest import Found, Image
+from pipeline.cohorts._written import schema_line
 from pipeline.labels.companion import Companion
 from pipeline.labels.reading import described
 from pipeline.scans.dicom.elements import read_elements
@@ -43,10 +44,11 @@ class Dicom:
         self.series[path.parent].add(values.get("SeriesInstanceUID", ""))
         self.patients.setdefault(path.parent, values.get("PatientID", ""))
 
-    def images(self) -> list[Image]:
-        """One for each folder; the subject is the patient, or the folder where nobody is named."""
+    def images(self, scans: Path) -> list[Image]:
+        """One for each folder below ``scans``; the subject is the patient, or the folder where nobody is named."""
         return [
-            Image(folder.name, self.patients[folder] or folder.name, "dicom", folder, count, "") for folder, count in self.counts.items()
+            Image(folder.name, self.patients[folder] or folder.name, "dicom", folder, folder.relative_to(scans).as_posix(), count)
+            for folder, count in self.counts.items()
         ]
 
 

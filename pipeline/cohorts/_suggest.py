@@ -1,34 +1,31 @@
-"""A study and a task for a cohort of the user's own, as text: values that fit the scans that were found, each with its reason."""
+"""Values of a study that fit the scans that were found; ``_written`` puts them into words."""
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.cohorts._described import Described
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ("models_genesis", "masked")
 LEAST_VOX, LARGEST_VOX, STEP_VOX = 16, 48, 8  # edges of crops: the U-Net halves them three times
 
 
 @dataclass(frozen=True)
 class Image:
-    """One volume: a NIfTI or MetaImage file, or the DICOM files of a folder. ``key`` is what its label file must be called."""
+    """One volume: a NIfTI or MetaImage file, or the DICOM files of a folder. ``key`` and ``relative``, its path below the scans, say what
+    its label file may be called."""
 
     key: str
     subject: str
     kind: str
     path: Path
-    num_files: int
-    channel: str
+    relative: str
+    num_files: int = 1
     modality: str = ""  # where something says it
+    exam: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class Header:
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     volumes: int = 1
+    disagrees: bool = False  # its sform and its qform
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,8 @@ class Found:
     labelled: int
     kinds: dict[str, int]
     modalities: dict[str, int]
-    channels: tuple[str, ...]
+    channels: tuple[str, ...]  # sequences that most exams have
+    together: bool  # whether they enter as channels of one input
     spacing_mm: tuple[float, ...]
     same_spacing: bool
     shape: tuple[int, ...]
@@ -66,19 +65,22 @@ class Found:
     subject: str
     described: Described
     four_d: bool
+    disagree: int
 
 
 def suggest(
-    scans: Path, labels: Path | None, images: Sequence[Image], owned: dict[str, Path], headers: Sequence[Header],
+    scans: Path, labels: Path | None, images: Sequence[Image], owned: Collection[Path], headers: Sequence[Header],
     values: tuple[int, Counter[int]], subject: str, described: Described,
+    channels: Sequence[str], together: bool,
 ) -> Found:  # fmt: skip
-    """``subject``: the pattern by which subjects were told from file names. Without labels the study only pretrains. Fewer than three
-    (labelled) subjects are a ``ValueError``."""
-    labelled = len({image.subject for image in images if image.key in owned or labels is None})
-    if labelled < 3:
+    """``owned``: images with labels; ``subject``: the pattern by which subjects were told from file names. Without labels the study only
+    pretrains. Fewer than three labelled subjects are a ``ValueError``."""
+    labelled = len({image.subject for image in images if image.path in owned or labels is None})
+    least, needs = (3, "3: to test, to validate, to train") if labels else (2, "2: to validate, to train")
+    if labelled < least:
         only = f"{labels}: only {labelled} subjects have labels" if labels else f"{scans}: holds scans of only {labelled} subjects"
-        raise ValueError(f"{only}; a study needs at least 3: to test, to validate, to train")
-    test, validation = min(40, max(1, labelled // 4)), min(20, max(1, labelled // 8))
+        raise ValueError(f"{only}; a study needs at least {needs}")
+    test, validation = (min(40, max(1, labelled // 4)) if labels else 0), min(20, max(1, labelled // 8))
     train = labelled - test - validation
     spacing = tuple(round(statistics.median(header.spacing_mm[axis] for header in headers), 4) for axis in range(3))
     same = all(abs(step / middle - 1) < 0.02 for header in headers for step, middle in zip(header.spacing_mm, spacing, strict=True))
@@ -91,19 +93,20 @@ def suggest(
         labelled=labelled,
         kinds=_tally(image.kind for image in images),
         modalities=_tally(header.modality for header in headers if header.modality),
-        channels=tuple(sorted({image.channel for image in images if image.channel})),
+        channels=tuple(channels),
+        together=together,
         spacing_mm=spacing,
         same_spacing=same,
         shape=tuple(int(statistics.median(axis)) for axis in lengths),
         looked=values[0],
         values=dict(sorted(values[1].items())),
-        test=test,
-        validation=validation,
+        test=test, validation=validation,
         sizes=tuple(2**power for power in range(6) if 2**power < train),
         crop=tuple(_crop(axis) for axis in lengths),
         subject=subject,
         described=described,
         four_d=any(header.volumes > 1 for header in headers),
+        disagree=sum(header.disagrees for header in headers),
     )  # fmt: skip
 
 
@@ -114,137 +117,3 @@ def _tally(words: Iterable[str]) -> dict[str, int]:
 def _crop(lengths: Sequence[float]) -> int:
     """The largest multiple of eight voxels that half of the volumes are as long as, within limits; smaller volumes are padded."""
     return int(min(LARGEST_VOX, max(LEAST_VOX, statistics.median_low(sorted(lengths)) // STEP_VOX * STEP_VOX)))
-
-
-def task_yaml(found: Found, name: str, path: Path) -> str:
-    """The task, as text."""
-    seen = ", ".join(f"{value} in {count}" for value, count in found.values.items())
-    names = {value: f"label_{value}" for value in found.values} | {v: _text(name) for v, name in (found.described.classes or {}).items()}
-    classes = "\n".join(f"      {value}: {name}" for value, name in sorted(names.items()))
-    said = "Names are those of dataset.json." if found.described.classes else "Give the structures their names."
-    return f"""{schema_line(path, "task")}
-# Written by `vesalius init`. Of {found.looked} label files looked at, so many hold each value: {seen}.
-# {said} A value that is not listed here makes `finetune` stop; 0 is background.
-name: {name}
-labels: {_text(found.labels)}
-kind:
-  segmentation:
-    classes:
-{classes}
-"""
-
-
-def study_yaml(found: Found, name: str, path: Path, task: Path) -> str:
-    """The study, as text."""
-    train = found.labelled - found.test - found.validation
-    recipes = "\n".join(f"  - {_text(_recipe(recipe))}" for recipe in RECIPES)
-    spacing, reason = _spacing(found)
-    labels = "have labels" if found.labels else "have scans; there are no labels, so this study pretrains and measures no transfer"
-    who, rest = (" with labels", " Subjects without labels are pretrained on.") if found.labels else ("", "")
-    return f"""{schema_line(path, "study")}
-# Written by `vesalius init`. Found: {found.images} images of {found.subjects} subjects in {found.files} files ({_counts(found.kinds)});
-# {found.labelled} subjects {labels}. Median volume: {_times(found.shape)} voxels of {_times(found.spacing_mm)} mm.
-# What is refused, and why, stands in results/{name}/quarantine.tsv after `index`.
-name: {name}
-sources:
-  - path: {_text(found.scans)}
-{_modality(found)}
-{_subject(found)}{_four_d(found)}    origin: the user's own scans   # these two stand in the inventory and in the report
-    licence: not stated
-{_channels(found)}preprocess:
-  spacing_mm: {spacing}   # {reason}
-# Subjects{who}: {found.test} test, {found.validation} validate, {train} train.{rest}
-split: {{test: {found.test}, validation: {found.validation}}}
-# Others lie beside these two. Their crops are of 32 x 48 x 32 voxels; copy one and change `size_vox` where yours are larger.
-recipes:
-{recipes}
-pretrain_seeds: [0]
-{_transfer(found, task) if found.labels else ""}"""
-
-
-def _transfer(found: Found, task: Path) -> str:
-    """What is measured on the labels."""
-    train = found.labelled - found.test - found.validation
-    sizes = ", ".join([*map(str, found.sizes), "all"])
-    at = max((size for size in found.sizes if size <= 8), default=train)
-    starts = "\n".join(f"  {recipe}: {{recipe: {recipe}}}" for recipe in RECIPES)
-    return f"""tasks: [{_text(task)}]
-initialisations:
-  scratch: {{}}
-{starts}
-finetune:
-  num_labels: [{sizes}]   # `all` is about {train}
-  seeds: [0, 1, 2]
-  steps: 200
-  steps_above: {{8: 400, 32: 800}}
-  batch: 2
-  size_vox: {list(found.crop)}   # multiples of 8 that half of the volumes hold, {LEAST_VOX} to {LARGEST_VOX}; smaller ones are padded
-  search: {{num_labels: {at}, learning_rates: [0.001, 0.004], lengths: [1.0, 2.0]}}   # the same for each initialisation
-"""
-
-
-def _spacing(found: Found) -> tuple[str, str]:
-    if found.same_spacing:
-        return "native", f"all volumes that were looked at have {_times(found.spacing_mm)} mm"
-    return f"[{', '.join(f'{step:g}' for step in found.spacing_mm)}]", "the median; volumes differ"
-
-
-def _modality(found: Found) -> str:
-    only = next(iter(found.modalities)) if len(found.modalities) == 1 else None
-    if only in ("CT", "MR", "PT"):
-        files = (
-            "DICOM files say so themselves" if set(found.kinds) == {"dicom"} else "guessed from names and values; mend it if it is wrong"
-        )
-        return f"    modality: {only}   # {files}"
-    seen = _counts(found.modalities) or "nothing"
-    return f"    # modality: MR   # the headers looked at say: {seen}. For files that don't say it; give each modality a source of its own"
-
-
-def _subject(found: Found) -> str:
-    if not found.subject:
-        return ""
-    why = "several volumes of one person lie side by side, and no split may tear them apart; remove this if they are different people"
-    return f"    subject: {_text(found.subject)}   # {why}\n"
-
-
-def _channels(found: Found) -> str:
-    described = found.described.channels
-    if len(described) > 1:
-        told = " ".join(", ".join(f"{number:04d} {name}" for number, name in enumerate(described)).split())
-        names = ", ".join(f'"{number:04d}"' for number in range(len(described)))
-        return f"# dataset.json: {told}. They enter together, as channels of one input.\nchannels: [{names}]\n"
-    if len(found.channels) < 2:
-        return ""
-    names = ", ".join(_text(channel) for channel in found.channels)
-    return f"# Several sequences of one exam were found. To let them enter together, as channels of one input:\n# channels: [{names}]\n"
-
-
-def _four_d(found: Found) -> str:
-    if not found.four_d:
-        return ""
-    policy = "split   # 4-D files" if len(found.described.channels) > 1 else "first   # 4-D files; or split: every volume is a scan then"
-    return f"    four_d: {policy}\n"
-
-
-def _recipe(name: str) -> Path:
-    path = Path("configs", "recipes", f"{name}.yaml")
-    return path if path.is_file() else ROOT / path
-
-
-def schema_line(path: Path, kind: str) -> str:
-    """The comment by which editors find the schema of a file at ``path``."""
-    schema = Path(os.path.relpath(ROOT / "configs" / "schemas" / f"{kind}.json", path.resolve().parent))
-    return f"# yaml-language-server: $schema={schema.as_posix()}"
-
-
-def _text(value: Any) -> str:
-    """Quoted, since JSON strings are YAML strings."""
-    return json.dumps(str(value), ensure_ascii=False)
-
-
-def _counts(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in numbers.items())
-
-
-def _times(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{number:g}" for number in numbers)

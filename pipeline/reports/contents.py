@@ -30,6 +30,15 @@ LEXICON_ROWS = {
 }
 
 
+STATUS = {
+    "volume": "hold scans",
+    "companion": "are labels or other companions of scans",
+    "not_image": "are no images",
+    "quarantined": "were refused",
+    "forgotten": "are of subjects that were taken out",
+}  # of a file, as in inventory.tsv
+
+
 def data_section(manifest: pd.DataFrame) -> dict[str, Any]:
     """Counts by where the volumes come from, by split, and the ranges of spacing and shape."""
     rows = []
@@ -63,7 +72,8 @@ def refused_section(where: StudyFolder) -> dict[str, Any]:
             reasons.append(
                 {"code": code, "reason": reason, "remedy": remedy, "count": len(group), "origins": ", ".join(sorted(set(group["origin"])))}
             )
-    return {"reasons": reasons, "accounted": dict(sorted(Counter(inventory["status"]).items())) if "status" in inventory else {}}
+    counts = Counter(inventory["status"]) if "status" in inventory else Counter()
+    return {"reasons": reasons, "accounted": [f"{counts[status]} {told}" for status, told in STATUS.items() if counts[status]]}
 
 
 def curve_series(plan: Plan, where: StudyFolder) -> dict[str, dict[str, dict[str, tuple[list[int], list[float]]]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ def _values(plan: Plan, where: StudyFolder) -> dict[str, Any]:
     values: dict[str, Any] = {
         "study": plan.study,
         "version": __version__,
-        "results": plan.results,
         "data": contents.data_section(manifest),
         "refused": contents.refused_section(where),
         "montage": _montage(manifest, store),
@@ -47,6 +47,7 @@ def _values(plan: Plan, where: StudyFolder) -> dict[str, Any]:
         "lexicon_rows": [(name, meaning) for name, meaning in contents.LEXICON_ROWS.items() if any(name in row for row in lexicons)],
         "times": stage_costs(where.benchmarks),
         "encoders": contents.encoder_section(plan, where),
+        "transfers": bool(plan.transfers),
         "verdict": verdicts.verdict_values(plan, where),
         "patent": any("visual_words" in r["objectives"] or "restoration" in r["objectives"] for r in plan.recipes.values()),
     }
@@ -65,7 +66,7 @@ def _values(plan: Plan, where: StudyFolder) -> dict[str, Any]:
 
 
 def _montage(manifest: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
-    """A few volumes of each origin, spread over the cohort."""
+    """A few volumes of each origin, spread over the cohort; channels stand below each other."""
     chosen: list[int] = []
     groups = [group.index.tolist() for _, group in manifest.groupby(["origin", "modality"], sort=True)]
     share = max(1, MAX_TILES // max(1, len(groups)))
@@ -74,9 +75,13 @@ def _montage(manifest: pd.DataFrame, store: Store) -> list[dict[str, Any]]:
     tiles = []
     for index in chosen[:MAX_TILES]:
         row = manifest.loc[index]
-        voxels = pictures.normalised(store.read(row["scan_id"])[0], row["window_low"][0], row["window_high"][0])
-        uri = pictures.png_uri(pictures.three_planes(voxels, row["spacing_mm"]))
-        tiles.append({"uri": uri, "modality": row["modality"], "origin": row["origin"]})
+        channels = zip(store.read(row["scan_id"]), row["window_low"], row["window_high"], strict=True)
+        planes = [pictures.three_planes(pictures.normalised(*channel), row["spacing_mm"]) for channel in channels]
+        names = ", ".join(json.loads(row["channels"])) if len(planes) > 1 else row["modality"]
+        caption = f"{names}, from the top" if len(planes) > 1 else names
+        if manifest["origin"].nunique() > 1:
+            caption += f"; {row['origin']}"
+        tiles.append({"uri": pictures.png_uri(np.concatenate(planes)), "modality": row["modality"], "caption": caption})
     return tiles
 
 

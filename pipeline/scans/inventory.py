@@ -19,9 +19,10 @@ from pipeline.scans.dicom.grouping import group
 from pipeline.scans.dicom.headers import read_header
 from pipeline.scans.dicom.slices import Series, Slice
 from pipeline.scans.dicom.stack import grid_of
+from pipeline.scans.first import firsts
 from pipeline.scans.flags import flags_of
 from pipeline.scans.folders.layouts import Layouts, Listed, read_layouts
-from pipeline.scans.folders.naming import Named, name_of, with_subject
+from pipeline.scans.folders.naming import Named, modality_in, name_of, with_subject
 from pipeline.scans.folders.walk import Found, stem_of, walk
 from pipeline.scans.identity import Identity
 from pipeline.scans.patience import patiently
@@ -38,7 +39,7 @@ def take_stock(
 ) -> Inventory:
     """Walks the places in order; a file that two of them hold belongs to the first. ``tick`` is called once a file."""
     found = Inventory()
-    images: dict[str, File] = {}  # DICOM images in a folder of labels; a source may hold them too
+    images: dict[str, File] = {}  # in a folder of labels; a source may hold them too
     for number, place in enumerate(places):
         slices: list[tuple[File, Slice]] = []
         same: dict[Any, Any] = {}
@@ -49,7 +50,7 @@ def take_stock(
                 tick()
             if item.code is not None:
                 found.files.append(replace(file, status="quarantined"))
-            elif place.task and item.kind == "dicom" and not _is_companion(item.path):
+            elif place.task and _is_image(item, place, places):
                 images[os.path.abspath(item.path)] = file
             elif place.task:
                 found.files.append(replace(file, status="not_image" if item.kind == "other" else "companion"))
@@ -68,11 +69,18 @@ def take_stock(
     return found
 
 
-def _is_companion(path: Path) -> bool:
-    try:
-        return patiently(read_header, path) is None
-    except Refused:
+def _is_image(item: Found, place: Place, places: Sequence[Place]) -> bool:
+    """Whether a file in a folder of labels holds none: a DICOM image; where a source lies in there, a volume not named as labels."""
+    if item.kind == "dicom":
+        try:
+            return patiently(read_header, item.path) is not None
+        except Refused:
+            return True
+    if item.kind not in ("nifti", "metaimage") or name_of(item.relative).is_labels:
         return False
+    path, own = os.path.abspath(item.path), os.path.join(os.path.abspath(place.path), "")
+    sources = [os.path.join(os.path.abspath(other.path), "") for other in places if not other.task]
+    return any(source.startswith(own) and path.startswith(source) for source in sources)
 
 
 def _new(place: Place, before: Sequence[Place], images: dict[str, File]) -> Iterator[Found]:
@@ -109,8 +117,11 @@ def _take_series(slices: list[tuple[File, Slice]], identity: Identity, found: In
     """Slices by volume; a volume whose geometry is refused takes all its slices with it."""
     files = {str(header.path): file for file, header in slices}
     num_images = Counter(series for series, _ in {(item.series, item.instance or str(item.path)) for _, item in slices})
-    for series in group([header for _, header in slices]):
+    parts = group([header for _, header in slices])
+    only = firsts(parts) if slices and slices[0][0].place.four_d == "first" else {}
+    for series in parts:
         own = [files[str(item.path)] for item in series.slices]
+        taken = only.get(series.first.series)
         try:
             volumes = unfolded(series)
         except Refused as refused:
@@ -123,10 +134,12 @@ def _take_series(slices: list[tuple[File, Slice]], identity: Identity, found: In
             scan_id = identity("scan", *(str(part) for part in volume.first.key))
             try:
                 images = 0 if series.first.is_whole else num_images[series.first.series]
-                scans.append(_series_scan(kind, volume, own, series, scan_id, identity, images))
+                scan = _series_scan(kind, volume, own, series, scan_id, identity, images)
+                scans += [scan] if taken in (None, volume.first.key) else []
             except Refused as refused:
                 refusals.append((scan_id, refused.code))
-        _account(own, scans, refusals, found)
+        is_left = len(scans) + len(refusals) < len(volumes)
+        _account(own, scans, refusals, found, identity("scan", *(str(part) for part in taken)) if taken and is_left else "")
 
 
 def _series_scan(kind: str, volume: Series, own: list[File], whole: Series, scan_id: str, identity: Identity, num_images: int) -> Found3D:
@@ -145,11 +158,14 @@ def _series_scan(kind: str, volume: Series, own: list[File], whole: Series, scan
     )  # fmt: skip
 
 
-def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory) -> None:
-    """Files by the volumes that they hold: quarantined where every one was refused."""
+def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory, instead: str = "") -> None:
+    """Files by the volumes that they hold: quarantined where every one was refused. ``instead``: the scan that is taken of their series,
+    where volumes of theirs are left out."""
     found.scans += scans
     if scans:
         found.files += [replace(file, status="volume", scan_id=" ".join(scan.scan_id for scan in scans)) for file in own]
+    elif instead:
+        found.files += [replace(file, status="left_out", scan_id=instead) for file in own]
     else:
         (scan_id, code), *refusals = refusals
         found.files += [replace(file, status="quarantined", code=code, scan_id=scan_id) for file in own]
@@ -182,7 +198,7 @@ def _take_volume(file: File, identity: Identity, channels: Sequence[str], listed
 
 def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, detached: tuple[Path, ...], identity: Identity) -> Found3D:
     place = file.place
-    modality = named.modality or place.modality
+    modality = named.modality or place.modality or modality_in(stem_of(file.path.name))
     return Found3D(
         scan_id, identity("exam", place.people, named.subject, named.exam), identity("subject", place.people, named.subject), named.subject,
         kind, modality, place.channel or named.channel or modality, named.key, (file.path,), grid.spacing_mm, place, grid.shape,
@@ -192,14 +208,16 @@ def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, deta
 
 def _volumes_in(file: File) -> tuple[Sequence[int | None], Grid]:
     """(numbers of the volumes to take, their canonical grid): the one without a number of a 3-D file, else by the place's policy."""
-    if file.kind != "nifti":
-        from pipeline.scans.formats.metaimage import read_grid as metaimage_grid
+    if file.kind == "nifti":
+        from pipeline.scans.formats.nifti import count_volumes, read_grid
 
-        return [None], metaimage_grid(file.path).canonical()[0]
-    from pipeline.scans.formats.nifti import count_volumes, read_grid
+        placed = {"placement": file.place.placement}
+    else:
+        from pipeline.scans.formats.metaimage import count_volumes, read_grid
 
+        placed = {}
     count = count_volumes(file.path) if file.place.four_d != "refuse" else 1
-    grid = read_grid(file.path, four_d=count > 1, placement=file.place.placement).canonical()[0]
+    grid = read_grid(file.path, count > 1, **placed).canonical()[0]
     return [None] if count == 1 else range(count if file.place.four_d == "split" else 1), grid
 
 

@@ -1,13 +1,14 @@
-"""Which scan a label volume belongs to: the one whose image has the same name (a DICOM series: the folder that it lies in). Segmentations
-and structure sets say themselves which image they were drawn on: see ``labels.matching``."""
+"""Which scan a label volume belongs to: see ``folders.belonging``. Segmentations and structure sets say themselves which image they were
+drawn on: see ``labels.matching``."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
-from pipeline.scans.folders.naming import label_key
+from pipeline.scans.folders.belonging import Images
 from pipeline.scans.inventory import Found3D, Inventory
 from pipeline.scans.quarantine import Code
 
@@ -17,17 +18,16 @@ def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, di
 
     Several scans of one name are channels of one exam: the first channel owns the labels. Otherwise nothing says whose they are.
     """
-    by_key: dict[str, list[Found3D]] = defaultdict(list)
-    for scan in found.scans:
-        by_key[scan.key].append(scan)
+    images = Images(((scan, _relative(scan), scan.key) for scan in found.scans), channels)
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for number, file in enumerate(found.files):
         if not file.place.task or file.status != "companion" or file.kind == "dicom":
             continue
         code = None
-        owner = _owner(by_key.get(label_key(file.path.name), []), channels)
+        called = images.called(file.relative)
+        owner = _owner(called, channels)
         if owner is None:
-            code = Code.LABELS_AMBIGUOUS if by_key.get(label_key(file.path.name)) else Code.LABELS_WITHOUT_IMAGE
+            code = Code.LABELS_AMBIGUOUS if called else Code.LABELS_WITHOUT_IMAGE
         elif file.place.task in owners[owner.scan_id]:
             code = Code.LABELS_AMBIGUOUS
         if code is not None:
@@ -36,6 +36,12 @@ def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, di
         owners[owner.scan_id][file.place.task] = file.file_id
         found.files[number] = replace(file, scan_id=owner.scan_id)
     return {scan: tasks for scan, tasks in owners.items() if tasks}
+
+
+def _relative(scan: Found3D) -> str:
+    """Below the scan's source: of its file, or of the folder of its series, which is called like its labels."""
+    path = PurePosixPath(scan.paths[0].relative_to(scan.place.path))
+    return (path.parent if scan.series else path).as_posix()
 
 
 def _owner(scans: list[Found3D], channels: Sequence[str]) -> Found3D | None:

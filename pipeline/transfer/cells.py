@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.files import digest_of, read_json, write_json, write_table
-from pipeline.plan import Plan
+from pipeline.plan import Plan, Transfer
 from pipeline.study import Finetune, Initialisation
 
 SCRATCH = "scratch"
@@ -45,8 +45,27 @@ def sizes(settings: Finetune, initialisation: Initialisation, available: int) ->
     numbers = sorted({available if size == "all" else size for size in wanted})
     if numbers[0] < 1 or numbers[-1] > available:
         wrong = numbers[0] if numbers[0] < 1 else numbers[-1]
-        raise ValueError(f"finetune.num_labels: {wrong} labelled scans are asked for; 1 to {available} can be had from the train split")
+        raise ValueError(
+            f"finetune.num_labels: {wrong} labelled scans are asked for; 1 to {available} can be had from the train split; lower it"
+        )
     return tuple(numbers)
+
+
+def check_sizes(plan: Plan, transfer: Transfer, available: int) -> None:
+    """Wrong sizes are told before hours of work: too many labels, a search that cannot run, a plan without a primary figure."""
+    study = plan.study_value()
+    numbers = sizes(study.finetune, initialisation(plan, transfer.initialisation), available)
+    absent = sorted(set(numbers) - set(sizes(study.finetune, initialisation(plan, SCRATCH), available)))
+    if absent:
+        raise ValueError(
+            f"initialisations.{transfer.initialisation}.num_labels: scratch has no size {absent[0]} to compare with; add it there"
+        )
+    if transfer.planned:
+        primary_sizes(numbers, study.verdict.primary_max_labels, transfer.initialisation)
+    if study.finetune.search and study.finetune.search.num_labels > available:
+        raise ValueError(
+            f"finetune.search.num_labels: {study.finetune.search.num_labels} is more than the {available} labelled training scans"
+        )
 
 
 def primary_sizes(numbers: Sequence[int], most: int, initialisation: str) -> tuple[int, ...]:

@@ -23,15 +23,13 @@ from pipeline.training.signals import Stop, watching
 from pipeline.transfer import leakage
 from pipeline.transfer.batches import Batches
 from pipeline.transfer.cells import (
-    SCRATCH,
     Cell,
     cases_table,
+    check_sizes,
     initialisation,
     num_steps,
     plan_cells,
-    primary_sizes,
     read_cell,
-    sizes,
     write_cases,
     write_cell,
 )
@@ -68,27 +66,13 @@ class Finetuning:
         leakage.check_runs(plan, where, self.runs.values(), manifest)
         self.network = architecture(plan)
         self.available = len(self.scans["train"])
-        self._check_sizes(study.verdict.primary_max_labels)
+        check_sizes(plan, transfer, self.available)
         name, values = only(plan.tasks[transfer.task]["kind"], "kind")
         context = Context(self.available, self.settings.batch, self.settings.steps, self.settings.size_vox, 1)
         self.kind = load("tasks", name)(settings("tasks", name, values), context)
         self.volumes = LabelledVolumes(store, transfer.task, self.kind, pd.concat(self.scans.values(), ignore_index=True))
         self.data_digest = data_digest(store, self.scans, transfer.task)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def _check_sizes(self, primary_max_labels: int) -> None:
-        """Wrong sizes are told before hours of work: too many labels, a search that cannot run, a plan without a primary figure."""
-        numbers = sizes(self.settings, self.initialisation, self.available)
-        absent = sorted(set(numbers) - set(sizes(self.settings, initialisation(self.plan, SCRATCH), self.available)))
-        if absent:
-            name = self.transfer.initialisation
-            raise ValueError(f"initialisations.{name}.num_labels: scratch has no size {absent[0]} to compare with; add it there")
-        if self.transfer.planned:
-            primary_sizes(numbers, primary_max_labels, self.transfer.initialisation)
-        if self.settings.search and self.settings.search.num_labels > self.available:
-            raise ValueError(
-                f"finetune.search.num_labels: {self.settings.search.num_labels} is more than the {self.available} labelled training scans"
-            )
 
     def run(self) -> Path:
         torch.set_num_threads(self.settings.threads)

@@ -3,7 +3,8 @@
 SUBJECT is a subject_id, or the user's own name of the subject, which is looked up in the private crosswalk. The subject is first noted in
 forgotten.txt of the study's private folder, so that `index` does not bring it back; then its rows leave every table (shards, inventory,
 quarantine, manifest, twins, embeddings, lexicons, crosswalk) and its volumes leave the store. A call that was interrupted is
-finished by the same call. What a run has learned cannot be taken out of its weights: those runs are listed, for you to remove.
+finished by the same call. What a run has learned cannot be taken out of its weights: those runs are listed, for you to remove. Listed too
+are the transfers that have figures of the subject, which running the study makes anew.
 
 \b
 Examples:
@@ -44,6 +45,12 @@ def run(
     used = runs_with(where, subject_id)
     typer.echo(f"forget: {len(used)} runs used it{'; remove their folders and run the study again:' if used else ''}")
     for path in used:
+        typer.echo(f"  {path}")
+    judged = transfers_with(where, ids)
+    typer.echo(
+        f"forget: {len(judged)} transfers were tuned or tested on it{'; running the study again makes them anew:' if judged else ''}"
+    )
+    for path in judged:
         typer.echo(f"  {path}")
 
 
@@ -145,3 +152,11 @@ def runs_with(where: StudyFolder, subject_id: str) -> list[Path]:
 
     found = sorted((where.root / "runs").glob("*/run.json"))
     return [path.parent for path in found if subject_id in read_json(path).get("subjects", ())]
+
+
+def transfers_with(where: StudyFolder, ids: set[str]) -> list[Path]:
+    """Folders of the transfers that have figures of any of its scans."""
+    import pandas as pd
+
+    found = sorted((where.root / "transfers").glob("*/cases.parquet"))
+    return [path.parent for path in found if pd.read_parquet(path, columns=["scan_id"])["scan_id"].isin(ids).any()]

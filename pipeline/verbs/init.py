@@ -5,32 +5,38 @@ STUDIES/NAME.yaml and TASKS/NAME.yaml below --into, with what was found and why 
 never overwritten.
 
 \b
-A label file belongs to the image of the same name (without nnU-Net's _0000), or to the DICOM series in the folder of that name. In a
-folder of nnU-Net or the Decathlon dataset.json says which are the labels, what they are called, and what the channels are; in one of
-nnssl pretrain_data.json says whose the images are. DICOM segmentations and structure sets, among the scans or in the folder of labels, say
-themselves whose they are, and what their structures are called. Without labels the study only pretrains.
+A label volume belongs to the image of the same name or place (case01_seg and case01, case01/mask and case01/image, labels/case01 and
+case01_CT), to the exam whose sequences then enter together as channels (case01_CT, case01_PT), or to the DICOM series in the folder of its
+name: docs/labels.md. --labels may name the folder of the scans too. In a folder of nnU-Net or the Decathlon dataset.json says which are the
+labels, what they are called, and what the channels are; in one of nnssl pretrain_data.json says whose the images are. DICOM segmentations
+and structure sets, among the scans or in the folder of labels, say themselves whose they are, and what their structures are called. Without
+labels the study only pretrains.
 
 \b
 Examples:
   vesalius init scans --labels labels
   vesalius init /archive/ct --labels /archive/ct_labels --name liver
+  vesalius init brats --labels brats
   vesalius init nnUNet_raw/Dataset003_Liver
 """
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
+import sys
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from pipeline.cohorts._described import Described
     from pipeline.cohorts._drawn import Dicom, Drawn
-    from pipeline.cohorts._suggest import Image
+    from pipeline.cohorts._looked import Aside
+    from pipeline.cohorts._suggest import Found, Image
 
 METAIMAGE = (".mha", ".mhd", ".nrrd", ".nhdr")
 GENERAL = re.compile(r"(images?|scans?|data|nifti|dicom)(tr)?", re.IGNORECASE)
@@ -43,38 +49,80 @@ def run(
     into: Annotated[Path, typer.Option(help="Folder for studies/NAME.yaml and tasks/NAME.yaml.")] = Path("configs"),
 ) -> None:
     from pipeline.cohorts._described import describe
-    from pipeline.cohorts._drawn import Dicom, drawn_task_yaml
-    from pipeline.cohorts._headers import read_headers
-    from pipeline.cohorts._suggest import study_yaml, suggest, task_yaml
-    from pipeline.files import write_text
-    from pipeline.plan import make_plan
+    from pipeline.cohorts._drawn import drawn_task_yaml
+    from pipeline.cohorts._looked import find_images
+    from pipeline.cohorts._written import study_yaml, task_yaml
 
     name = _name(scans, name)
     study, task = _new_files(into, name)
     described = describe(scans)
-    labels, dicom = labels or described.labels, Dicom()
-    images, subject = with_subjects(find_images(scans, labels, dicom))
-    drawn = find_drawn(labels, images, dicom)
+    folder = labels or described.labels
+    images, aside = find_images(scans, folder)
+    drawn = find_drawn(folder, images, aside.dicom)
+    few = drawn is not None and folder is None and len({image.subject for image in drawn.labelled}) < 3
+    found = look(scans, folder, described, images, None if few else drawn)
+    texts = {study: study_yaml(found, name, study, task)}
+    if found.labels:
+        texts[task] = drawn_task_yaml(found, drawn, name, task, folder) if drawn else task_yaml(found, name, task)
+    write(texts, study)
+    wrote = f"{study} and {task}; look at them, they say" if found.labels else f"{study}; look at it, it says"
+    typer.echo(f"init: wrote {wrote} what was found and why each value was chosen")
+    for line in told_aside(scans, found, aside, few):
+        typer.echo(f"init: {line}")
+    typer.echo(f"next: {_vesalius()} run {study}")
+
+
+def look(scans: Path, folder: Path | None, described: Described, images: list[Image], drawn: Drawn | None) -> Found:
+    """What is in the folders, and the values that follow. ``drawn``: labels from DICOM, if those are to be used."""
+    from pipeline.cohorts._headers import read_headers
+    from pipeline.cohorts._looked import find_owned, sequences_of, with_subjects
+    from pipeline.cohorts._suggest import suggest
+
+    owned: dict[Path, Path] = {}
+    values: tuple[int, Counter[int]] = (0, Counter())
+    together: tuple[str, ...] = ()
+    listed = tuple(f"{number:04d}" for number in range(len(described.channels)))
+    sequences = listed if len(listed) > 1 else sequences_of(images)
     if drawn:
-        images = [replace(image, key=str(image.path)) for image in images]
-        owned, values = {str(image.path): image.path for image in drawn.labelled}, (drawn.looked, Counter())
-    else:
-        owned = find_owned(scans, labels, images) if labels else {}
-        values = read_values(owned) if labels else (0, Counter())
-    folder, labels = labels, labels or (scans if drawn else None)
-    found = suggest(scans, labels, images, owned, read_headers(images), values, subject, described)
+        owned, values = {image.path: image.path for image in drawn.labelled}, (drawn.looked, Counter())
+    elif folder:
+        owned, images, together = find_owned(scans, folder, images, sequences)
+        values = read_values(owned)
+    images, subject = with_subjects(images)
+    labels = folder or (scans if drawn else None)
+    headers = read_headers(images)
+    return suggest(scans, labels, images, owned, headers, values, subject, described, together or sequences, bool(together))
+
+
+def write(texts: dict[Path, str], study: Path) -> None:
+    """All files, or none if the study cannot be planned."""
+    from pipeline.files import write_text
+    from pipeline.plan import make_plan
+
     try:
-        if labels:
-            write_text(task, drawn_task_yaml(found, drawn, name, task, folder) if drawn else task_yaml(found, name, task))
-        write_text(study, study_yaml(found, name, study, task))
+        for path, text in texts.items():
+            write_text(path, text)
         make_plan(study)
     except BaseException:
-        study.unlink(missing_ok=True)
-        task.unlink(missing_ok=True)
+        for path in texts:
+            path.unlink(missing_ok=True)
         raise
-    wrote = f"{study} and {task}; look at them, they say" if labels else f"{study}; look at it, it says"
-    typer.echo(f"init: wrote {wrote} what was found and why each value was chosen")
-    typer.echo(f"next: vesalius run {study}")
+
+
+def told_aside(scans: Path, found: Found, aside: Aside, few: bool) -> Iterator[str]:
+    """What a user may have meant to be used, and is not."""
+    if few:
+        yield "DICOM labels of fewer than 3 subjects are left aside, since a transfer needs 3: to test, to validate, to train"
+    if aside.labels and not found.labels:
+        yield f"{aside.labels} label volumes by name or folder are left aside; to use them, call again with --labels {scans} and a --name"
+    if words := aside.words():
+        yield f"{scans}: {words}"
+
+
+def _vesalius() -> str:
+    """The command as it was called, where nobody has put it on the path."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "vesalius" and shutil.which("vesalius") is None else "vesalius"
 
 
 def _new_files(into: Path, name: str) -> tuple[Path, Path]:
@@ -104,38 +152,14 @@ def _name(scans: Path, name: str | None) -> str:
         raise ValueError(f"--name: {name!r} is none; use up to 48 of a-z, 0-9 and _") from error
 
 
-def find_images(scans: Path, labels: Path | None, dicom: Dicom) -> list[Image]:
-    """Every image below ``scans``, sorted by path; files below ``labels`` are none. ``dicom`` takes what is DICOM."""
-    from pipeline.cohorts._suggest import Image
-    from pipeline.scans.folders.layouts import read_layouts
-    from pipeline.scans.folders.naming import name_of
-    from pipeline.scans.folders.walk import walk
-
-    images, layouts = [], read_layouts(scans)
-    for item in _walked(walk(scans), scans):
-        if labels and item.path.resolve().is_relative_to(labels.resolve()) and labels.resolve() != scans.resolve():
-            continue
-        if item.kind == "dicom" and item.code is None:
-            dicom.take(item.path)
-        elif item.kind in ("nifti", "metaimage") and item.code is None:
-            listed = layouts.of(item.path)
-            named = listed.named if listed else name_of(item.relative)
-            if named is not None and not named.is_labels:
-                images.append(Image(named.key, named.subject, item.kind, item.path, 1, named.channel, named.modality))
-    images += dicom.images()
-    if not images:
-        raise ValueError(f"{scans}: holds no NIfTI, MetaImage or DICOM file; name the folder that holds the scans")
-    return sorted(images, key=lambda image: str(image.path))
-
-
 def find_drawn(labels: Path | None, images: list[Image], dicom: Dicom) -> Drawn | None:
     """What the segmentations and structure sets beside the scans, or in the folder of labels, hold; None where label volumes are."""
     from pipeline.cohorts._drawn import read_drawn
     from pipeline.cohorts._headers import evenly
-    from pipeline.scans.folders.walk import walk
+    from pipeline.cohorts._looked import walked
 
     if labels:
-        items = list(_walked(walk(labels), labels))
+        items = list(walked(labels))
         if any(item.kind in ("nifti", "metaimage") for item in items):
             return None
         for item in items:
@@ -144,55 +168,7 @@ def find_drawn(labels: Path | None, images: list[Image], dicom: Dicom) -> Drawn 
     return read_drawn(dicom, images, evenly(dicom.companions)) if dicom.companions else None
 
 
-def with_subjects(images: list[Image]) -> tuple[list[Image], str]:
-    """The images with their subjects, and the pattern by which those were found if one folder holds several volumes of a person."""
-    from pipeline.scans.folders.naming import shared_subject
-
-    flat = [image for image in images if image.kind != "dicom" and image.subject == image.key]
-    pattern = shared_subject([image.key for image in flat])
-    if not pattern:
-        return images, ""
-    found = {image.path: re.search(pattern, image.key) for image in flat}
-    return [replace(image, subject=found[image.path][1]) if found.get(image.path) else image for image in images], pattern
-
-
-def find_owned(scans: Path, labels: Path, images: list[Image]) -> dict[str, Path]:
-    """Key -> label file, of those that belong to an image."""
-    label_files = find_labels(labels)
-    owned = {key: path for key, path in label_files.items() if key in {image.key for image in images}}
-    if not owned:
-        named = f"such as {next(iter(label_files))!r}, while an image is called {images[0].key!r}"
-        raise ValueError(
-            f"{labels}: none of its {len(label_files)} label files is named like an image in {scans} ({named}); rename them, or name the "
-            "folder that belongs to these scans"
-        )
-    return owned
-
-
-def find_labels(labels: Path) -> dict[str, Path]:
-    """Key -> label file, sorted."""
-    from pipeline.scans.folders.naming import label_key
-    from pipeline.scans.folders.walk import walk
-
-    found = {label_key(item.path.name): item.path for item in _walked(walk(labels), labels) if item.kind in ("nifti", "metaimage")}
-    if not found:
-        raise ValueError(f"{labels}: holds no NIfTI or MetaImage file; name the folder that holds the label volumes")
-    return dict(sorted(found.items()))
-
-
-def _walked(items: Any, folder: Path) -> Any:
-    from pipeline.progress import Progress
-
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder; name one that exists")
-    total = sum(len(files) for _, _, files in os.walk(folder))
-    with Progress(f"look at {folder.name}", max(1, total), unit="file") as progress:
-        for item in items:
-            progress.advance()
-            yield item
-
-
-def read_values(owned: dict[str, Path]) -> tuple[int, Counter[int]]:
+def read_values(owned: dict[Path, Path]) -> tuple[int, Counter[int]]:
     """(label files looked at, label value -> number of them that hold it), background left out."""
     import numpy as np
 
@@ -206,7 +182,7 @@ def read_values(owned: dict[str, Path]) -> tuple[int, Counter[int]]:
     with Progress("labels", len(sample), unit="file") as progress:
         for path in sample:
             try:
-                values = np.unique(read_scan("metaimage" if path.suffix in METAIMAGE else "nifti", [path]).voxels)
+                values = np.unique(read_scan("metaimage" if path.suffix in METAIMAGE else "nifti:sform", [path]).voxels)
             except Refused as refused:
                 raise ValueError(f"{path}: cannot be read as a label volume: {refused}") from refused
             if not np.array_equal(values, values.astype(np.uint8)):

@@ -45,7 +45,7 @@ def run(
     plan = _kept(study, value, where, data) if refresh else None
     if plan is None:
         plan = _planned(study, where, data, results)
-    _write_sources(plan, where)
+    _write_sources(plan, where, study)
     typer.echo(f"plan: {where.plan} has {len(plan['runs'])} runs, {len(plan['lexicons'])} lexicons, {len(plan['transfers'])} transfers")
 
 
@@ -74,7 +74,7 @@ def _planned(study: Path, where: StudyFolder, data: str | None, results: Path) -
     plan = make_plan(study, data, str(results))
     plan = replace(plan, inputs={**plan.inputs, CODE: _code_digest()})
     value = plan_json(plan)
-    _source_folders(value)
+    _source_folders(value, study)
     write_if_changed(where.plan, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
     _show(plan)
     return value
@@ -89,7 +89,7 @@ def _code_digest() -> str:
     return known.hexdigest()
 
 
-def _source_folders(plan: dict[str, Any]) -> list[tuple[str, Path, bool]]:
+def _source_folders(plan: dict[str, Any], study: Path) -> list[tuple[str, Path, bool]]:
     """(key in the study, folder, whether it is there); a missing one is refused unless the study's ``sample`` will make it."""
     folders = [(f"sources.{number}", source["path"]) for number, source in enumerate(plan["study"]["sources"])]
     folders += [(f"tasks.{name}.labels", task["labels"]) for name, task in plan["tasks"].items() if task["labels"]]
@@ -98,16 +98,16 @@ def _source_folders(plan: dict[str, Any]) -> list[tuple[str, Path, bool]]:
         there = bool(path) and Path(path).is_dir()
         if not there and not plan["study"]["sample"]:
             remedy = "name one that exists, or give `--config data=DIR` (snakemake) or `--data DIR` (vesalius)"
-            raise ValueError(f"{plan['study']['name']}: {key}: there is no folder {path!r}; {remedy}")
+            raise ValueError(f"{study}: {key}: there is no folder {path!r}; {remedy}")
         found.append((key, Path(path), there))
     return found
 
 
-def _write_sources(plan: dict[str, Any], where: StudyFolder) -> None:
+def _write_sources(plan: dict[str, Any], where: StudyFolder, study: Path) -> None:
     from pipeline.files import write_if_changed
 
     lines = []
-    for key, folder, there in _source_folders(plan):
+    for key, folder, there in _source_folders(plan, study):
         digest, number = _folder_digest(folder, where.root.resolve()) if there else ("-", 0)
         lines.append(f"{digest}\t{number}\t{key}\n")
     write_if_changed(where.sources, "".join(lines))

@@ -46,7 +46,7 @@ def make_sample(study: dict[str, Any]) -> dict[str, Any]:
         config = plugins.settings("cohorts", name, values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(("sample", name, *map(str, first["loc"])))
+        where = ".".join(("sample", *map(str, first["loc"])))
         raise ValueError(f"study {study['name']}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
     if not study["data"]:
         raise ValueError(f"study {study['name']}: data: is empty, but `sample` needs a folder to fill; name one, such as `data: data/NAME`")

@@ -50,6 +50,7 @@ def make_study(root: Path, people: int, shape: tuple[int, ...] = (48, 40, 32)) -
     (root / "organ.yaml").write_text(yaml.safe_dump({"labels": "{data}/labels", "kind": {"segmentation": {"classes": {1: "organ"}}}}))
     study = {
         "data": str(root / "data"), "sources": [{"path": "{data}/images", "modality": "CT"}], "shards": 1, "tasks": ["organ.yaml"],
+        "finetune": {"num_labels": [1]},
         "split": {"test": 1, "validation": 1}, "preprocess": {"spacing_mm": [6.0, 6.0, 6.0]}, "identity": {"public_key": "campaign"},
     }  # fmt: skip
     (root / "tiny.yaml").write_text(yaml.safe_dump(study))

@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.folder import StudyFolder
-from pipeline.reports import contents, figures, pictures
+from pipeline.reports import contents, figures, page, pictures
 
 POINTS = [
     {"initialisation": name, "num_labels": size, "dice": 0.5 + 0.01 * size, "low": 0.4, "high": 0.7}
@@ -79,8 +79,23 @@ def test_refusals_are_grouped_by_reason(tmp_path):
     head = "file_id\tscan_id\tstage\tcode\treason\tremedy\torigin\tlicence\n"
     (tmp_path / "quarantine.tsv").write_text(head + "b\t\tindex\tEMPTY\tr\tm\to\tl\nc\t\tindex\tEMPTY\tr\tm\tp\tl\n")
     section = contents.refused_section(StudyFolder(tmp_path))
-    assert section["accounted"] == {"quarantined": 2, "volume": 1}
+    assert section["accounted"] == ["1 hold scans", "2 were refused"]
     assert section["reasons"] == [{"code": "EMPTY", "reason": "r", "remedy": "m", "count": 2, "origins": "o, p"}]
+
+
+class TwoChannels:
+    def read(self, scan_id):
+        return np.stack([np.zeros((20, 20, 20), np.int16), np.full((20, 20, 20), 100, np.int16)])
+
+
+def test_every_channel_of_a_volume_is_shown(monkeypatch):
+    shown = []
+    monkeypatch.setattr(page.pictures, "png_uri", lambda image: shown.append(image) or "data:")
+    row = {"scan_id": "a", "modality": "CT+PT", "channels": '["CT", "PT"]', "origin": "o", "window_low": [0, 0], "window_high": [100, 100]}
+    tiles = page._montage(pd.DataFrame([row | {"spacing_mm": [1.0, 1.0, 1.0]}]), TwoChannels())
+    assert tiles[0]["caption"] == "CT, PT, from the top"
+    upper, lower = np.split(shown[0], 2)
+    assert (upper.max(), lower.max()) == (0, 1)
 
 
 def test_a_thin_volume_is_shown_thin():

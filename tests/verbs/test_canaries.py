@@ -33,6 +33,7 @@ STUDY = {
     "sources": [{"path": "{data}/scans", "origin": "made by the test", "licence": "none needed", "four_d": "split"}],
     "shards": 1, "split": {"test": 1, "validation": 1}, "preprocess": {"crop_body": False}, "recipes": ["restoration.yaml"],
     "tasks": ["blobs.yaml", "drawn.yaml"],
+    "finetune": {"num_labels": [1]},
 }  # fmt: skip
 DRAWN = {"segments": {"blob": ["*"]}, "kind": {"segmentation": {"classes": {1: "blob"}}}}
 TASK = {"labels": "{data}/truths", "kind": {"segmentation": {"classes": {1: "blob"}}}}

@@ -47,7 +47,7 @@ def study(tmp_path, monkeypatch):
     task = {"name": "blob", "labels": "{data}/labels", "kind": {"segmentation": {"classes": {1: "blob"}}}}
     value = {
         "data": str(data), "sources": [{"path": "{data}/images", "modality": "MR"}], "channels": ["T1", "FLAIR"], "shards": 4,
-        "preprocess": {"crop_body": False}, "split": {"test": 2, "validation": 1}, "tasks": ["blob.yaml"],
+        "preprocess": {"crop_body": False}, "split": {"test": 2, "validation": 1}, "tasks": ["blob.yaml"], "finetune": {"num_labels": [1]},
     }  # fmt: skip
     for name, content in (("blob", task), ("tiny", value)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
@@ -110,11 +110,18 @@ def test_a_forgotten_subject_is_nowhere_and_stays_away(study, capsys):
     scan = rows.loc[rows["subject_id"] == subject, "scan_id"].iloc[0]
     for name, subjects in (("used-s0", [subject]), ("other-s0", ["someone"])):
         write_json(where.run(name) / "run.json", {"subjects": subjects})
+    for name, scans in (("judged", [scan]), ("apart", ["somebody"])):
+        where.transfer(name).mkdir(parents=True)
+        pd.DataFrame({"scan_id": scans}).to_parquet(where.cases(name))
     capsys.readouterr()
     forget.run(where.root, "Mallory3")
     told = capsys.readouterr().out
     assert "used-s0" in told
     assert "other-s0" not in told
+    assert "1 transfers were tuned or tested on it; running the study again makes them anew" in told
+    assert str(where.transfer("judged")) in told
+    assert str(where.transfer("apart")) not in told
+    where.cases("judged").unlink()
     assert scan not in Store(where.store).names()
     prepare(where)
     assert len(read_manifest(where.manifest)) == len(PEOPLE) - 1

@@ -99,15 +99,65 @@ def test_labels_below_the_scans_are_no_scans(cohort, tmp_path):
     assert "8 images of 8 subjects" in (tmp_path / "configs" / "studies" / "nested.yaml").read_text()
 
 
-def test_sequences_of_one_exam_are_pointed_out(tmp_path):
-    root = tmp_path / "brain"
+def cube(path):
+    save(path, np.arange(8000, dtype=np.int16).reshape(20, 20, 20))
+
+
+def mask(path):
+    save(path, np.ones((20, 20, 20), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "channels"),
+    [
+        ("images/{}_{}", "labels/{}", ["0000", "0001"]),
+        ("images/{}_{}", "labels/{}", ["FLAIR", "T1"]),
+        ("images/{}/{}", "labels/{}", ["CT", "PT"]),
+        ("images/sub-{0}/anat/sub-{0}_{1}", "labels/sub-{0}/anat/sub-{0}_dseg", ["FLAIR", "T1w"]),
+    ],
+)
+def test_sequences_whose_exam_has_the_labels_become_channels(tmp_path, image, label, channels):
+    root = tmp_path / "exams"
     for subject in ("x", "y", "z"):
-        for channel in ("0000", "0001"):
-            save(root / "images" / f"{subject}_{channel}.nii.gz", np.arange(8000, dtype=np.int16).reshape(20, 20, 20))
-        save(root / "labels" / f"{subject}.nii.gz", np.ones((20, 20, 20), np.uint8))
+        for channel in channels:
+            cube(root / f"{image.format(subject, channel)}.nii.gz")
+        mask(root / f"{label.format(subject)}.nii.gz")
     study, _ = call(root, tmp_path)
-    assert '# channels: ["0000", "0001"]' in study.read_text()
-    assert make_plan(study).study["split"]["test"] == 1
+    plan = make_plan(study)
+    assert plan.study["channels"] == channels
+    assert plan.study["split"] == {"test": 1, "validation": 1, "seed": 0}
+    assert "6 images of 3 subjects" in study.read_text()
+
+
+def test_sequences_without_labels_are_pointed_out(tmp_path):
+    for subject in ("x", "y", "z"):
+        for sequence in ("ct", "pet"):
+            cube(tmp_path / "exams" / f"{subject}_{sequence}.nii.gz")
+    init.run(tmp_path / "exams", None, None, tmp_path / "configs")
+    text = (tmp_path / "configs/studies/exams.yaml").read_text()
+    assert '# channels: ["ct", "pet"]' in text
+    assert "3 CT, 3 PT" in text
+
+
+def test_labels_beside_their_images_are_no_scans_and_are_used_on_demand(tmp_path, capsys):
+    root = tmp_path / "cases"
+    for subject in ("x", "y", "z"):
+        cube(root / subject / "image.nii.gz")
+        mask(root / subject / "seg.nii.gz")
+    init.run(root, None, "bare", tmp_path / "configs")
+    assert f"3 label volumes by name or folder are left aside; to use them, call again with --labels {root}" in capsys.readouterr().out
+    assert "3 images of 3 subjects" in (tmp_path / "configs/studies/bare.yaml").read_text()
+    init.run(root, root, "whole", tmp_path / "configs")
+    assert "3 images of 3 subjects in 3 files (3 nifti);\n# 3 subjects have labels" in (tmp_path / "configs/studies/whole.yaml").read_text()
+
+
+def test_links_and_archives_are_named_where_there_is_nothing_else(cohort, tmp_path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "case.nii.gz").symlink_to(cohort / "images" / "case0.nii.gz")
+    (odd / "more.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"1 links lead out of it.*1 archives.*unpack them"):
+        init.run(odd, None, None, tmp_path / "configs")
 
 
 def test_nothing_is_overwritten(cohort, tmp_path):
@@ -170,7 +220,7 @@ def damaged(root):
         (empty_scans, "images: holds no NIfTI, MetaImage or DICOM file"),
         (missing_labels, "labels: there is no such folder"),
         (no_label_files, "labels: holds no NIfTI or MetaImage file"),
-        (other_names, "none of its 8 label files is named like an image.*rename"),
+        (other_names, "none of its 8 label files belongs to one image.*Rename"),
         (two_labelled, "only 2 subjects have labels"),
         (fractions, "case0.*whole numbers"),
         (background, "background only"),
@@ -230,6 +280,20 @@ def test_sequences_in_a_4d_file_of_the_decathlon_become_channels(tmp_path):
     assert plan.tasks["task01"]["kind"]["segmentation"]["classes"] == {"1": "tumour"}
 
 
+def test_headers_that_place_voxels_in_two_ways_are_named_beside_the_key_that_settles_it(cohort, tmp_path):
+    for folder in ("images", "labels"):
+        image = nibabel.load(cohort / folder / "case3.nii.gz")
+        twice = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+        twice.set_sform(image.affine, 1)
+        twice.set_qform(np.diag([-1.0, 1.0, 1.0, 1.0]) @ image.affine, 1)
+        nibabel.save(twice, cohort / folder / "case3.nii.gz")
+    study, _ = call(cohort, tmp_path)
+    line = next(line for line in study.read_text().splitlines() if "placement" in line)
+    assert line.startswith("    # placement: sform   # sform and qform disagree in 1 headers looked at")
+    study.write_text(study.read_text().replace("# placement: sform", "placement: sform"))
+    assert make_plan(study).study["sources"][0]["placement"] == "sform"
+
+
 def test_a_folder_without_labels_becomes_a_study_that_only_pretrains(tmp_path, capsys):
     root = tmp_path / "Dataset001"
     subjects = {}
@@ -245,6 +309,7 @@ def test_a_folder_without_labels_becomes_a_study_that_only_pretrains(tmp_path, c
     assert not plan.tasks
     assert not plan.transfers
     assert len(plan.runs) == 2
+    assert plan.study["split"] == {"test": 0, "validation": 1, "seed": 0}
     assert "4 images of 4 subjects" in study.read_text()
     assert not (tmp_path / "configs/tasks").exists()
 

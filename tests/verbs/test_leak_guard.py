@@ -55,6 +55,7 @@ def make_study(root, cohorts=("", ""), **changes):
     (root / "organ.yaml").write_text(yaml.safe_dump(task))
     study = {
         "data": str(root / "data"), "sources": sources, "shards": 1, "split": {"test": 3, "validation": 1}, "tasks": ["organ.yaml"],
+        "finetune": {"num_labels": [1]},
         "recipes": ["restoration.yaml", "continued.yaml"], **changes,
     }  # fmt: skip
     (root / "tiny.yaml").write_text(yaml.safe_dump(study))

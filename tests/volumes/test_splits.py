@@ -76,3 +76,8 @@ def test_the_labelled_and_larger_scan_of_a_group_is_the_original() -> None:
         columns=["scan_id", "labels", "num_voxels"],
     )
     assert originals(scans, [("a", "b"), ("b", "c"), ("d", "e")]) == {"a": "b", "c": "b", "d": "e"}
+
+
+def test_pretraining_alone_needs_no_test_subjects():
+    split = assign_splits({name: [] for name in "abc"}, test=0, validation=1, seed=0, tasks=[])
+    assert sorted(split.values()) == ["train", "train", "validation"]

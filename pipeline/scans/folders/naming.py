@@ -18,6 +18,8 @@ BIDS_MODALITY = {
 }  # fmt: skip
 BIDS_LABELS = ("dseg", "probseg", "mask", "roi")
 LABEL_FOLDER = re.compile(r"(labels?|masks?|seg(mentation)?s?)(tr|ts|va|val)?", re.IGNORECASE)
+LABEL_WORDS = {"seg", "segm", "segmentation", "mask", "label", "labels", "dseg", "gt"}
+IMAGE_WORDS = {"image", "img", "imaging", "volume", "vol", "scan"}
 MODALITY_WORDS = {
     "CT": {"ct", "cta", "cbct", "ncct", "cect"},
     "MR": {"mr", "mri", "t1", "t1w", "t1gd", "t1ce", "t1c", "t1n", "t2", "t2w", "t2f", "t2star", "flair", "pd", "pdw", "adc", "dwi", "swi",
@@ -65,6 +67,28 @@ def modality_of(text: str) -> str:
     return found[0] if len(found) == 1 else ""
 
 
+def words_of(stem: str) -> list[str]:
+    """Of a file's name."""
+    return [word for word in re.split(r"[\s_.-]+", stem) if word]
+
+
+def plain(stem: str) -> str:
+    """A name without the words that say whether it is an image or labels: CT of CT_image and of CT_mask."""
+    return "_".join(word for word in words_of(stem) if word.lower() not in LABEL_WORDS | IMAGE_WORDS)
+
+
+def says_labels(stem: str) -> bool:
+    """Whether a name ends with a word for labels (case01_seg), or is one and a number (segmentation-1)."""
+    words = [word.lower() for word in words_of(stem)]
+    return bool(words) and (words[-1] in LABEL_WORDS or (words[0] in LABEL_WORDS and all(word.isdecimal() for word in words[1:])))
+
+
+def modality_in(stem: str) -> str:
+    """What a file's name says of its modality, for want of a better witness: PT alone is also short for patient, unless it comes last."""
+    words = words_of(stem)
+    return modality_of(" ".join(word for number, word in enumerate(words, 1) if word.lower() != "pt" or number == len(words)))
+
+
 def shared_subject(stems: Sequence[str]) -> str:
     """Pattern of subjects of which a folder holds several volumes, told apart by one last word (patient001_ED, patient001_ES); or ""."""
     parts = [match.groups() for stem in stems if (match := re.fullmatch(r"(.+)_([A-Za-z0-9]+)", stem))]
@@ -80,16 +104,17 @@ def _layout(relative: str, channels: Sequence[str]) -> Named:
     stem = stem_of(path.name)
     entities = dict(re.findall(r"(sub|ses)-([A-Za-z0-9]+)", relative))
     folders = [part for part in path.parts[:-1] if not NO_SUBJECT.fullmatch(part)]
-    base, channel = _channel_of(stem, channels)
+    base, channel = channel_of(stem, channels)
     if "sub" in entities:
         suffix = stem.rsplit("_", 1)[-1]
         exam = f"{entities['sub']}\x1f{entities.get('ses', '')}"
         found = channel or (suffix if suffix in BIDS_MODALITY else "")
         return Named(f"sub-{entities['sub']}", exam, base, found, BIDS_MODALITY.get(suffix, ""), suffix in BIDS_LABELS)
-    labels = any(LABEL_FOLDER.fullmatch(part) for part in path.parts[:-1])
+    labels = any(LABEL_FOLDER.fullmatch(part) for part in path.parts[:-1]) or says_labels(stem)
+    modality = modality_of(channel) if channels else ""
     if folders:
-        return Named(folders[0], "/".join(folders), base, channel, "", labels)
-    return Named(base, base, base, channel, "", labels)
+        return Named(folders[0], "/".join(folders), base, channel, modality, labels)
+    return Named(base, base, base, channel, modality, labels)
 
 
 def label_key(name: str) -> str:
@@ -97,7 +122,7 @@ def label_key(name: str) -> str:
     return stem_of(name)
 
 
-def _channel_of(stem: str, channels: Sequence[str]) -> tuple[str, str]:
+def channel_of(stem: str, channels: Sequence[str]) -> tuple[str, str]:
     """(name without the channel, channel): nnU-Net's four digits, or one of the study's channels behind an underscore."""
     numbered = NNUNET_CHANNEL.match(stem)
     if numbered and (not channels or numbered[2] in channels):
