@@ -16,13 +16,13 @@ from pipeline.training.health.probe import Probe
 from pipeline.training.health.watch import Health
 
 MIX = {
-    "views": {"altered": {"corrupt": {}}, "pair": {"augment": {}}},
+    "views": {"altered": {"masked": {}}, "pair": {"augment": {"gamma": 0, "noise": 0, "low_resolution": 0}}},
     "objectives": {
         "restoration": {"view": "altered"}, "moco": {"view": "pair", "weight": 0.1, "queue": 8}, "simclr": {"view": "pair", "weight": 0.2},
     },
 }  # fmt: skip
 STEPS, TOLERANCE = 8, 1e-3
-SHORT = {"steps": STEPS, "batch": 8, "journal_every": 4, "checkpoint_every": 3, "evaluate_every": STEPS}
+SHORT = {"steps": STEPS, "batch": 4, "journal_every": 4, "checkpoint_every": 3, "evaluate_every": STEPS}
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,7 @@ def train(make, tmp_path):
             health = Health()
             health.alarms = Told(tmp_path / f"{name}_judged{ranks.rank}.jsonl")
             loop = make(mapping, name, watchers(ranks) if watchers else [health], ranks)
+            loop.judge = None  # evaluations are not what is looked at here
             change(loop)
             loop.run({"run": name})
 
@@ -83,7 +84,7 @@ def last_tensors(folder):
 
 
 def test_figures_are_those_of_one_process_with_the_whole_batch_and_both_ranks_judge_the_same_bits(toy, train, tmp_path):
-    for name, world, micro_batch in (("one", 1, None), ("two", 2, 2)):
+    for name, world, micro_batch in (("one", 1, None), ("two", 2, 1)):
         mapping = toy(MIX, **SHORT, micro_batch=micro_batch)
         assert train(mapping, name, world) == [0] * world, (tmp_path / f"{name}.txt").read_text()
     whole, shared = figures(tmp_path / "one"), figures(tmp_path / "two")
@@ -157,10 +158,11 @@ def test_the_probe_is_rank_0s_and_touches_no_weight(shard, toy, train, tmp_path)
 
         return watchers
 
-    mapping = toy(MIX, **SHORT, probe_every=2, shard=shard)
+    mapping = toy(MIX, **{**SHORT, "steps": 4}, probe_every=1, shard=shard)
     assert train(mapping, "probed", 2, watchers=probed("probed")) == [0, 0], (tmp_path / "probed.txt").read_text()
-    assert train(mapping, "plain", 2, watchers=lambda ranks: []) == [0, 0]
-    assert forks.weights(tmp_path / "probed") == forks.weights(tmp_path / "plain")
-    assert json.loads((tmp_path / "probed" / "best" / "encoder.json").read_text())["step"] == 4
+    if shard == "none":
+        assert train(mapping, "plain", 2, watchers=lambda ranks: []) == [0, 0]
+        assert forks.weights(tmp_path / "probed") == forks.weights(tmp_path / "plain")
+    assert json.loads((tmp_path / "probed" / "best" / "encoder.json").read_text())["step"] == 2
     assert (tmp_path / "probed_scored0").read_text() == "xxxx"
     assert (tmp_path / "probed_scored1").exists() == (shard == "full"), "only of weights in parts"
