@@ -31,6 +31,10 @@ class Verbs(TyperGroup):
         verb.command(name=name, help=module.__doc__)(module.run)
         return typer.main.get_command(verb)
 
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        self.commands = dict.fromkeys(self.list_commands(ctx))  # what Typer compares a misspelt verb with
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
         rows = [(name, _summary(VERBS / f"{name}.py")) for name in self.list_commands(ctx)]
         if not rows:

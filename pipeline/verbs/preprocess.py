@@ -222,9 +222,13 @@ def manifest_row(scan_id: str, store: Store) -> dict[str, Any]:
 
 def refuse_wrong_labels(outcomes: list[Outcome]) -> None:
     """A task whose labels don't match its images stops the study: one message for all of them."""
+    from pipeline.scans.quarantine import REASONS, Code
+
     wrong = sorted((outcome for outcome in outcomes if outcome.task), key=lambda o: o.scan_id)
     if wrong:
         lines = "\n".join(f"  scan {outcome.scan_id}: {outcome.code}: {outcome.reason}" for outcome in wrong[:20])
+        remedies = {outcome.code: REASONS[Code(outcome.code)][1] for outcome in wrong}
+        lines += "".join(f"\n{code}: {remedy}" for code, remedy in sorted(remedies.items()) if remedy not in lines)
         raise ValueError(
             f"{len(wrong)} scans have labels that don't match them. crosswalk.tsv in the study's private folder ($VESALIUS_PRIVATE, "
             "default ~/.vesalius) leads from scan_id and task to the file. Mend them, or take them out of the task's `labels`, then call "

@@ -53,6 +53,25 @@ def test_a_process_number_that_was_given_to_another_process_is_no_owner(tmp_path
         assert token != GONE["token"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("profile", Path("absent"), "--profile: there is no folder absent"),
+        ("cores", "0", "--cores: '0' is neither"),
+        ("cores", "many", "--cores: 'many'"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_planned(tmp_path, option, value, message):
+    with pytest.raises(ValueError, match=message):
+        verb.run(tmp_path / "absent.yaml", None, results=tmp_path, **{"cores": "1", "profile": tmp_path, option: value})
+
+
+def test_a_misspelt_verb_is_answered_with_the_one_that_was_meant():
+    called = subprocess.run([sys.executable, "-m", "pipeline", "pretrian"], capture_output=True, text=True, check=False)
+    assert called.returncode == 2
+    assert "Did you mean 'pretrain'?" in called.stderr
+
+
 def test_the_exit_code_of_snakemake_comes_back():
     assert verb._supervise([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
 
