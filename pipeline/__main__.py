@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import os
 import sys
@@ -15,6 +16,8 @@ from typer.core import TyperGroup
 from pipeline import __version__
 
 VERBS = Path(__file__).parent / "verbs"
+MAY_NOT = "; choose a place that you may write to (and read), or mend its permissions"
+REMEDIES = {errno.ENOSPC: "; free some space and call again", errno.EACCES: MAY_NOT, errno.EPERM: MAY_NOT, errno.EROFS: MAY_NOT}
 
 
 class Verbs(TyperGroup):
@@ -80,8 +83,7 @@ def entry() -> Any:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        remedy = "; free some space and call again" if error.errno == 28 else ""
-        return f"{error.filename or 'a file'}: {error.strerror}{remedy}"
+        return f"{error.filename or 'a file'}: {error.strerror}{REMEDIES.get(error.errno or 0, '')}"
     return str(error)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline import __main__ as main
 from pipeline.files import read_json, write_json
 from pipeline.verbs import run as verb
 
@@ -100,3 +101,10 @@ def test_the_dashboard_command_names_the_store_of_the_study():
     command = verb.dashboard(Path("results/demo"))
     assert command.startswith("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false ")
     assert "--backend-store-uri sqlite:///results/demo/mlflow.db --host 127.0.0.1" in command
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(28, "free some space"), (13, "may write to"), (30, "may write to")])
+def test_what_the_system_refuses_is_told_with_the_place_and_a_remedy(number, remedy):
+    words = main._words(OSError(number, os.strerror(number), "results/demo"))
+    assert words.startswith(f"results/demo: {os.strerror(number)}; ")
+    assert remedy in words
