@@ -22,9 +22,10 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.device._run import region_of
 from pipeline import plugins
 from pipeline.keys import fold
-from pipeline.step import Context, Ids, Places, Region
+from pipeline.step import Context, Region
 
 SIZES = (((32, 48, 32), 8), ((64, 64, 32), 8), ((96, 96, 96), 1))
 MARGIN_VOX = 14
@@ -180,23 +181,9 @@ class Tally:
         self.moved.append(length)
 
 
-def region_of(size: tuple[int, int, int], batch: int) -> Region:
-    """A made-up CT: a body with smooth organs and noise."""
-    generator = torch.Generator().manual_seed(1)
-    shape = [n + 2 * MARGIN_VOX for n in size]
-    organs = torch.nn.functional.interpolate(torch.rand(batch, 1, 6, 6, 6, generator=generator), size=shape, mode="trilinear")
-    stored = (organs * 1800 - 900 + 18 * torch.randn(organs.shape, generator=generator)).to(torch.int16)
-    none = torch.zeros(batch, 1)
-    return Region(
-        voxels=stored,
-        window=torch.tensor([-1000.0, 1000.0]).repeat(batch, 1, 1),
-        affine=torch.eye(4, dtype=torch.float64).repeat(batch, 1, 1),
-        body=torch.eye(4, dtype=torch.float64).repeat(batch, 1, 1),
-        inside=torch.tensor([[0, n] for n in shape]).repeat(batch, 1, 1),
-        ids=Ids(*[torch.arange(batch)] * 3),
-        places=Places(torch.zeros(batch, 1, 3), none.long(), none, none, none.bool()),
-        size_vox=size,
-    )
+def region_with_margin(size: tuple[int, int, int], batch: int) -> Region:
+    """A made-up CT of 1 mm that all these views find room in."""
+    return region_of(size, tuple(n + 2 * MARGIN_VOX for n in size), batch, spacing_mm=1.0, outside_vox=0)
 
 
 def view_of(name: str, size: tuple[int, int, int], batch: int, values: dict) -> Callable:
@@ -240,7 +227,7 @@ def print_views(rounds: int, sizes: list) -> None:
     print(f"{'crop':<10} {'view':<34} {'ms/batch':>9} {'ms/crop':>8} {'crops/s':>8}")
     for size, batch in sizes:
         for name, values in (("clean", {}), ("masked", {}), ("corrupt", {}), ("corrupt", {"elastic": 1.0}), ("augment", {})):
-            spent = mean_time(view_of(name, size, batch, values), region_of(size, batch), rounds)
+            spent = mean_time(view_of(name, size, batch, values), region_with_margin(size, batch), rounds)
             what = " ".join([name, *(f"{key}={value}" for key, value in values.items())])
             print(f"{'x'.join(map(str, size)):<10} {what:<34} {spent:>9.2f} {spent / batch:>8.2f} {1e3 * batch / spent:>8.0f}")
 
@@ -254,7 +241,7 @@ def print_comparison(rounds: int, sizes: list) -> None:
     heads = f"{'ms/crop':>8} {'crops/s':>8} {'x ours':>7} {'changed':>8} {'change':>7} {'moved mm':>9}"
     print(f"\n{'crop':<10} {'procedure':<16} {'':<10} {heads}")
     for size, batch in sizes:
-        region = region_of(size, batch)
+        region = region_with_margin(size, batch)
         clean = view_of("clean", size, batch, {})(region, 0)[0].voxels
         length = statistics.mean(elastic(clean[0, 0].numpy(), np.random.default_rng(s))[1] for s in range(3))
         settings = ONE_OF | WARP | FIVE_BLOCKS | {"elastic_mean_mm": length}

@@ -7,6 +7,8 @@ SplitMix64 (Steele, Lea, Flood 2014) evaluated at a key and a counter, on whatev
 
 import hashlib
 import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +28,15 @@ def key(*parts: int | str) -> int:
 
 def fold(keys: Tensor, salt: int | str) -> Tensor:
     """(B,) int64 keys -> (B,) int64 keys of a named purpose."""
-    return _splitmix(keys ^ key(salt))
+    if keys.device.type == "cpu":
+        return torch.from_numpy(_splitmix(keys.numpy() ^ _known(salt)))
+    return _splitmix(keys ^ _known(salt))
 
 
 def bits(keys: Tensor, count: int) -> Tensor:
     """(B,) keys -> (B, count) int64, all 64 bits random."""
+    if keys.device.type == "cpu":
+        return torch.from_numpy(_splitmix(keys.numpy()[:, None] + np.arange(1, count + 1) * _GOLDEN))
     counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int64)
     return _splitmix(keys[:, None] + counter * _GOLDEN)
 
@@ -68,6 +74,10 @@ def integers(keys: Tensor, low: Tensor | int, high: Tensor | int, *shape: int) -
 
 def noise(keys: Tensor, *shape: int) -> Tensor:
     """(B,) keys -> (B, *shape) float32 in [0, 1), 16 bits deep: cheap enough for every voxel of a crop."""
+    if keys.device.type == "cpu":
+        made = torch.empty(len(keys), math.prod(shape))
+        fill_noise(made, keys, torch.arange(math.prod(shape), dtype=torch.int32))
+        return made.reshape(len(keys), *shape)
     counter = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int32)
     seeds = _splitmix(keys).to(torch.int32)
     mixed = counter[None] * -1640531527 + seeds[:, None]
@@ -76,6 +86,21 @@ def noise(keys: Tensor, *shape: int) -> Tensor:
     mixed ^= mixed >> 15
     mixed *= -2073254261
     return ((mixed >> 15 & 0xFFFF).to(torch.float32) * (1.0 / 0x10000)).reshape(len(keys), *shape)
+
+
+def fill_noise(made: Tensor, keys: Tensor, counter: Tensor) -> None:
+    """Fills (B, N) float32 on a CPU with what ``noise`` gives at the linear indices counter (N,) int32, by NumPy in place."""
+    mixed = counter.numpy()[None] * -1640531527 + _splitmix(keys.numpy()).astype(np.int32)[:, None]
+    shifted = np.empty_like(mixed)
+    for shift, factor in ((16, 2146121005), (15, -2073254261)):
+        np.right_shift(mixed, shift, out=shifted)
+        mixed ^= shifted
+        mixed *= factor
+    mixed >>= 15
+    mixed &= 0xFFFF
+    out = made.numpy()
+    out[...] = mixed
+    out *= np.float32(1.0 / 0x10000)
 
 
 def permutation(seed: int, count: int) -> np.ndarray:
@@ -94,7 +119,11 @@ def initialise(module: torch.nn.Module, seed: int) -> None:
                 reset()
 
 
-def _splitmix(value: Tensor) -> Tensor:
+_known = lru_cache(maxsize=1024, typed=True)(key)
+
+
+def _splitmix(value: Any) -> Any:
+    """Of a tensor, or on a CPU of an array: NumPy takes a fraction of PyTorch's time for a few numbers."""
     value = value + _GOLDEN
     value = (value ^ (value >> 30 & 0x3FFFFFFFF)) * _MIX1
     value = (value ^ (value >> 27 & 0x1FFFFFFFFF)) * _MIX2

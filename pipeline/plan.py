@@ -14,8 +14,8 @@ from pipeline import __version__
 from pipeline.configuration import read_config
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
-from pipeline.plugins import Config, meant
-from pipeline.recipe import Recipe, settled
+from pipeline.plugins import meant
+from pipeline.recipe import Recipe, refuse_uneven, settled
 from pipeline.study import Initialisation, Study
 from pipeline.task import Task
 
@@ -96,6 +96,7 @@ def make_plan(study_path: Path | str, data: str | None = None, results: str = "r
     study = study.model_copy(update={"data": data if data is not None else study.data})
     recipes = {r.name: r for r in _read_all(study_path, "recipes", study.recipes, Recipe, inputs)}
     tasks = {t.name: t for t in _read_all(study_path, "tasks", study.tasks, Task, inputs)}
+    refuse_uneven(f"{study_path}: gpus_per_run", study.gpus_per_run, recipes.values())
     runs, lexicons = _plan_runs(study_path, study, recipes)
     transfers = _plan_transfers(study_path, study, tasks, runs)
     return Plan(
@@ -119,11 +120,10 @@ def read_plan(folder: Path | str) -> tuple[Plan, StudyFolder]:
     if not where.plan.exists():
         raise ValueError(f"{where.plan}: there is no plan; run `vesalius plan STUDY.yaml` first")
     value = read_json(where.plan)
-    value["shards"] = tuple(value["shards"])
+    value |= {key: tuple(value[key]) for key in ("shards", "comparisons")}
     value["runs"] = tuple(Run(**{**run, "needs": tuple(run["needs"])}) for run in value["runs"])
     value["lexicons"] = tuple(LexiconPlan(**item) for item in value["lexicons"])
     value["transfers"] = tuple(Transfer(**{**item, "runs": tuple(item["runs"])}) for item in value["transfers"])
-    value["comparisons"] = tuple(value["comparisons"])
     return Plan(**value), where
 
 
@@ -222,7 +222,7 @@ def _plan_transfers(path: Path | str, study: Study, tasks: dict[str, Task], runs
                 )
                 raise ValueError(f"{path}: initialisations.{name}.recipe: {told}")
             built_on = tuple(run.run for run in wanted)
-            settings = [_without_sizes(initialisation), _without_sizes(study.finetune), task.settings()]
+            settings = [_without_sizes(initialisation.model_dump(mode="json")), _without_sizes(study.finetune.settled()), task.settings()]
             transfer_hash = digest_of([settings, built_on, _data_settings(study)])[:10]
             transfers.append(Transfer(f"{task.name}-{name}-{transfer_hash}", task.name, name, built_on, initialisation.planned))
     return [replace(item, after=_tuned_as(path, item, initialisations, transfers)) for item in transfers]
@@ -239,9 +239,9 @@ def _tuned_as(path: Path | str, transfer: Transfer, initialisations: dict[str, I
     return next(item.transfer for item in transfers if (item.task, item.initialisation) == (transfer.task, wanted))
 
 
-def _without_sizes(value: Config) -> dict[str, Any]:
+def _without_sizes(values: dict[str, Any]) -> dict[str, Any]:
     """Settings that every cell of a transfer shares: one more size or seed adds cells, and the finished ones stay what they are."""
-    return value.model_dump(mode="json", exclude={"num_labels", "seeds", "seeds_above"})
+    return {name: value for name, value in values.items() if name not in ("num_labels", "seeds", "seeds_above")}
 
 
 def _comparisons(transfers: list[Transfer]) -> list[dict[str, Any]]:

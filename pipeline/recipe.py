@@ -6,6 +6,7 @@ Settings of plug-ins stand as keyed mappings, ``{unet: {widths: [...]}}``, and a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -48,7 +49,10 @@ class Training(Config):
     compile: bool = Field(
         False, description="Whether torch.compile makes kernels for the network; needs a compiler, and minutes at the start."
     )
-    channels_last: bool = Field(False, description="Whether the network's tensors hold channels innermost (channels_last_3d).")
+    channels_last: bool = Field(
+        False,
+        description="Whether tensors hold channels innermost (channels_last_3d): on a CPU faster in fp32 below 16 channels.",
+    )
     graphs: Literal["auto", "off"] = Field(
         "auto",
         description="auto: on a GPU, views are replayed from CUDA graphs, with the same bits; off: they are computed kernel by kernel.",
@@ -56,7 +60,9 @@ class Training(Config):
     shard: Literal["none", "full"] = Field(
         "none", description="full: each rank keeps a part of the network's weights (FSDP2), for networks that do not fit on one GPU."
     )
-    timeout_s: float = Field(300.0, gt=0, description="Longest wait of a rank for another before the training ends.")
+    timeout_s: float | None = Field(
+        None, gt=0, description="Longest wait of a rank for another before the training ends; null: as long as patience_s asks for."
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     journal_every: int = Field(10, ge=1, description="Steps between lines of the journal.")
     evaluate_every: int = Field(100, ge=1, description="Steps between evaluations on validation subjects.")
@@ -73,6 +79,17 @@ class Training(Config):
     )
     patience_s: float = Field(600.0, gt=0, description="Longest time without progress before a run ends with an error that says where.")
 
+    @property
+    def wait_s(self) -> float:
+        """Longest wait of a rank for another. Whatever hangs, the one who can name it speaks first: the reader names a scan after
+        ``patience_s``, the watchdog a line or a rank after ``hang_s``, and only then do collectives end, which name nothing."""
+        return self.timeout_s or 1.25 * self.hang_s()
+
+    def hang_s(self, world: int = 1) -> float:
+        """Longest time without progress of the training thread of one of ``world`` ranks."""
+        alone = 1.25 * self.patience_s + 2
+        return alone if world == 1 else min(alone, 0.8 * self.wait_s)
+
 
 # Settings of the first release name a run in any case; later ones only where they are used, so that a new one renames no run. Those that
 # change no weight never do.
@@ -88,6 +105,20 @@ def settled(recipe: dict[str, Any]) -> dict[str, Any]:
         name: value for name, value in recipe["training"].items() if name in _FIRST or (name not in _NO_WEIGHT and value != usual.get(name))
     }
     return {**recipe, "training": training}
+
+
+def share(batch: int, micro_batch: int | None, world: int) -> tuple[int, int]:
+    """(crops of a step that each rank reads, crops that it puts through the network at once)."""
+    own = batch // world
+    if batch % world or not own:
+        raise ValueError(f"training.batch: {batch} crops a step cannot be shared evenly by {world} ranks; choose a multiple of {world}")
+    micro = micro_batch or own
+    if own % micro:
+        raise ValueError(
+            f"training.micro_batch: {micro} does not divide the {own} crops that each of {world} ranks has of training.batch {batch}; "
+            f"choose a divisor of {own}"
+        )
+    return own, micro
 
 
 class Words(Config):
@@ -124,3 +155,12 @@ class Recipe(Config):
         if "visual_words" in self.objectives and self.words is None:
             raise ValueError("words: is missing, but objectives.visual_words needs it; add `words: {encoder: RECIPE, sizes_vox: [[...]]}`")
         return self
+
+
+def refuse_uneven(where: str, ranks: int, recipes: Iterable[Recipe]) -> None:
+    """A batch that the ranks of a run could not share is refused before any work, and not hours later by the run."""
+    for recipe in recipes:
+        try:
+            share(recipe.training.batch, recipe.training.micro_batch, ranks)
+        except ValueError as error:
+            raise ValueError(f"{where}: is {ranks}, but of the recipe {recipe.name}, {error}") from error

@@ -149,12 +149,14 @@ class Step:
 @dataclass(frozen=True)
 class Loss:
     """value: what is descended; terms: its parts, unweighted; metrics: figures without a gradient. All 0-d, on the device.
-    counts: items that a metric is the mean of, where they are not crops."""
+    counts: items that a metric is the mean of, where they are not crops. points: (N, D) by the name of a figure, which becomes their spread
+    over the whole batch (``training.tally``): parts of a batch could not tell it."""
 
     value: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Mapping[str, Tensor] = field(default_factory=dict)
+    points: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class View:
@@ -220,11 +222,14 @@ class Objective(nn.Module):
         return torch.ones_like(step.ids.sample).sum()
 
     def restored(self, step: Step) -> tuple[str, Tensor] | None:
-        """For pictures: the view instance and what the objective gives back of it, shaped as its target; None if it restores nothing."""
+        """For pictures: the view instance and what the objective gives back of it, shaped as its target; None if it restores nothing.
+
+        Whoever restores says in ``forward`` how much ``contrast`` the answer has, for the alarm on one grey."""
         return None
 
     def health(self, step: Step) -> Mapping[str, Tensor]:
-        """What only this objective knows of its health: 0-d figures by name, and codes, without gradients.
+        """What only this objective knows of its health: 0-d figures by name, and codes, without gradients. Of the student it has what
+        ``update`` has, and figures become means over the ranks.
 
         ``teacher_codes`` and ``student_codes`` are (N, K) probabilities over K prototypes: watchers make entropies and the use of
         prototypes of them, and raise an alarm where they collapse.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,11 @@ class Task(Config):
         "",
         description="Folder of label volumes, one for each labelled image and of the same name, or of DICOM segmentations and structure "
         "sets, which belong to the image that they refer to. Without it, the DICOM ones found among the scans. {data} is the study's data.",
+    )
+    placement: Literal["sform", "qform"] | None = Field(
+        None,
+        description="NIfTI label files whose sform and qform are both coded: which of the two places them. Default: as the source of their "
+        "image says; where that says nothing either, they are refused if the two disagree.",
     )
     segments: dict[Class, tuple[str, ...]] | None = Field(
         None,
@@ -66,12 +71,13 @@ class Task(Config):
         return rule_of(classes, segments, **values, threshold=self.threshold)
 
     def settings(self) -> dict[str, Any]:
-        """All of it, but for what says how DICOM labels are read where that is not said."""
+        """All of it, but for what says how labels are read where that is not said."""
         unset = {key for key in READ_LABELS if getattr(self, key) == type(self).model_fields[key].default}
         return self.model_dump(mode="json", exclude=unset)
 
 
-READ_LABELS = ("segments", "may_be_absent", "on_top", "threshold")  # what a label volume holds afterwards has a digest of its own
+# What a label volume holds afterwards has a digest of its own.
+READ_LABELS = ("placement", "segments", "may_be_absent", "on_top", "threshold")
 
 
 def _value_of(item: int | str, classes: dict[int, str]) -> int | None:

@@ -16,7 +16,7 @@ SMK = sorted((ROOT / "workflow").rglob("*.smk"))
 
 # Rooms from the bottom up; rooms on one level don't import each other. Names are files or folders of pipeline/.
 LEVELS = (
-    {"files", "folder", "shapes", "keys", "lease", "matrices", "nested", "progress", "__init__"},
+    {"buffers", "files", "folder", "shapes", "keys", "lease", "matrices", "nested", "progress", "__init__"},
     {"manifest"},
     {"volumes"},
     {"scans"},

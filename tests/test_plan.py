@@ -69,8 +69,11 @@ def test_one_more_seed_or_size_keeps_the_cells_that_are_done_and_another_rate_do
     before = make_plan(folder / "tiny.yaml")
     edit(folder, "tiny", finetune={"seeds": [0, 1, 2, 3], "num_labels": [1, 2, 4, "all"]})
     assert make_plan(folder / "tiny.yaml").transfers == before.transfers
-    edit(folder, "tiny", finetune={"learning_rate": 0.01})
-    assert not {t.transfer for t in make_plan(folder / "tiny.yaml").transfers} & {t.transfer for t in before.transfers}
+    edit(folder, "tiny", finetune={"channels_last": False})
+    assert make_plan(folder / "tiny.yaml").transfers == before.transfers
+    for changed in ({"learning_rate": 0.01}, {"channels_last": True}):
+        edit(folder, "tiny", finetune=changed)
+        assert not {t.transfer for t in make_plan(folder / "tiny.yaml").transfers} & {t.transfer for t in before.transfers}
 
 
 def test_a_changed_description_changes_no_run(folder):
@@ -163,9 +166,34 @@ def test_a_control_comes_after_the_search_that_tunes_it(folder):
 
 def test_settings_that_change_no_weight_rename_no_run_and_later_ones_only_where_they_are_used(folder):
     names = {run.run for run in make_plan(folder / "tiny.yaml").runs}
-    for same in ({"patience_s": 5.0}, {"max_unread": 0.5}, {"spikes": "note"}):
+    for same in ({"patience_s": 5.0}, {"timeout_s": 300.0}, {"max_unread": 0.5}, {"spikes": "note"}):
         edit(folder, "restoration", training=same)
         assert {run.run for run in make_plan(folder / "tiny.yaml").runs} == names
     for other in ({"spikes": "skip"}, {"steps": 7}):
         edit(folder, "restoration", training=other)
         assert not {run.run for run in make_plan(folder / "tiny.yaml").runs} & names
+
+
+def test_a_batch_that_the_gpus_of_a_run_cannot_share_is_refused_by_file_and_key(folder):
+    edit(folder, "transvw", training={"batch": 8, "micro_batch": 4})
+    edit(folder, "restoration", training={"batch": 8})
+    for gpus in (1, 2):
+        edit(folder, "tiny", gpus_per_run=gpus)
+        make_plan(folder / "tiny.yaml")
+    edit(folder, "tiny", gpus_per_run=4)
+    with pytest.raises(
+        ValueError, match=r"tiny\.yaml: gpus_per_run: is 4, but of the recipe transvw, training\.micro_batch: 4 does not divide"
+    ):
+        make_plan(folder / "tiny.yaml")
+    edit(folder, "tiny", gpus_per_run=3)
+    with pytest.raises(ValueError, match=r"gpus_per_run: is 3, .* training\.batch: 8 crops a step .* 3 ranks; choose a multiple of 3"):
+        make_plan(folder / "tiny.yaml")
+
+
+def test_what_hangs_is_named_by_who_knows_it_best_before_collectives_end():
+    from pipeline.recipe import Training
+
+    for training in (Training(), Training(patience_s=3.0)):
+        assert training.patience_s < training.hang_s(1) == training.hang_s(8) < training.wait_s
+    shorter = Training(timeout_s=100.0)
+    assert shorter.hang_s(1) > shorter.wait_s == 100.0 > shorter.hang_s(2)

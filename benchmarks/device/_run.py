@@ -124,8 +124,10 @@ class Run:
         return {name: {"widths": [4, 8, 8], **({"blocks": [1, 1, 1]} if name == "resenc" else {})}}
 
 
-def region_of(size: tuple[int, ...], extent: tuple[int, ...], batch: int, seed: int = 1) -> Region:
-    """A made-up CT on the CPU: smooth organs and noise, at the upper edge of its volume."""
+def region_of(
+    size: tuple[int, ...], extent: tuple[int, ...], batch: int, seed: int = 1, spacing_mm: float = 1.5, outside_vox: int = 4
+) -> Region:
+    """A made-up CT on the CPU: smooth organs and noise, of which the last ``outside_vox`` of each axis lie outside the volume."""
     generator = torch.Generator().manual_seed(seed)
     organs = torch.nn.functional.interpolate(torch.rand(batch, 1, 6, 6, 6, generator=generator), size=extent, mode="trilinear")
     stored = (organs * 1800 - 900 + 18 * torch.randn(organs.shape, generator=generator)).to(torch.int16)
@@ -133,9 +135,9 @@ def region_of(size: tuple[int, ...], extent: tuple[int, ...], batch: int, seed: 
     return Region(
         voxels=stored,
         window=torch.tensor([-1000.0, 1000.0]).repeat(batch, 1, 1),
-        affine=torch.diag(torch.tensor([1.5, 1.5, 1.5, 1.0], dtype=torch.float64)).repeat(batch, 1, 1),
+        affine=torch.diag(torch.tensor([spacing_mm] * 3 + [1.0], dtype=torch.float64)).repeat(batch, 1, 1),
         body=torch.diag(torch.tensor([0.005, 0.005, 0.005, 1.0], dtype=torch.float64)).repeat(batch, 1, 1),
-        inside=torch.tensor([[0, n - 4] for n in extent]).repeat(batch, 1, 1),
+        inside=torch.tensor([[0, n - outside_vox] for n in extent]).repeat(batch, 1, 1),
         ids=Ids(*[torch.arange(batch)] * 3),
         places=Places(torch.zeros(batch, 1, 3, dtype=torch.float64), none.long(), none + 40, none + 0.9, none == 0),
         size_vox=tuple(size),

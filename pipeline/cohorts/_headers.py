@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from anatomy.grid import Grid
 from pipeline.cohorts._suggest import Header, Image
 from pipeline.progress import Progress
-from pipeline.scans.quarantine import Refused
+from pipeline.scans.quarantine import Code, Refused
 
 SAMPLE = 200
 AIR_HU = -500  # below it a NIfTI of unknown modality is taken for CT
@@ -45,17 +46,28 @@ def _dicom_header(image: Image) -> Header | None:
 
 
 def _file_header(image: Image, look: bool) -> Header | None:
-    from pipeline.scans.formats.metaimage import read_grid as metaimage_grid
-    from pipeline.scans.formats.nifti import count_volumes, read_grid
+    from pipeline.scans.formats import metaimage, nifti
     from pipeline.scans.reading import read_scan
 
+    known = nifti if image.kind == "nifti" else metaimage
     try:
-        count = count_volumes(image.path) if image.kind == "nifti" else 1
-        grid = (read_grid(image.path, four_d=True) if image.kind == "nifti" else metaimage_grid(image.path)).canonical()[0]
+        count = known.count_volumes(image.path)
+        grid, form = _placed(image, known)
         modality = image.modality
         if not modality and look:
-            kind = image.kind if count == 1 else f"{image.kind}:0"
+            part = "-".join(filter(None, [form, "0" if count > 1 else ""]))
+            kind = f"{image.kind}:{part}" if part else image.kind
             modality = "CT" if float(read_scan(kind, [image.path]).voxels.min()) < AIR_HU else "MR"
     except Refused:
         return None
-    return Header(modality, grid.shape, grid.spacing_mm, count)
+    return Header(modality, grid.shape, grid.spacing_mm, count, bool(form))
+
+
+def _placed(image: Image, known: Any) -> tuple[Grid, str]:
+    """(canonical grid, sform where the header's two places disagree and that one was taken)."""
+    try:
+        return known.read_grid(image.path, four_d=True).canonical()[0], ""
+    except Refused as refused:
+        if image.kind != "nifti" or refused.code is not Code.ORIENTATION_CONFLICT:
+            raise
+        return known.read_grid(image.path, four_d=True, placement="sform").canonical()[0], "sform"

@@ -36,6 +36,7 @@ class Header:
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     volumes: int = 1
+    disagrees: bool = False  # its sform and its qform
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Found:
     subject: str
     described: Described
     four_d: bool
+    disagree: int
 
 
 def suggest(
@@ -98,13 +100,13 @@ def suggest(
         shape=tuple(int(statistics.median(axis)) for axis in lengths),
         looked=values[0],
         values=dict(sorted(values[1].items())),
-        test=test,
-        validation=validation,
+        test=test, validation=validation,
         sizes=tuple(2**power for power in range(6) if 2**power < train),
         crop=tuple(_crop(axis) for axis in lengths),
         subject=subject,
         described=described,
         four_d=any(header.volumes > 1 for header in headers),
+        disagree=sum(header.disagrees for header in headers),
     )  # fmt: skip
 
 

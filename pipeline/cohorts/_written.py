@@ -22,7 +22,7 @@ def task_yaml(found: Found, name: str, path: Path) -> str:
     said = "Names are those of dataset.json." if found.described.classes else "Give the structures their names."
     return f"""{schema_line(path, "task")}
 # Written by `vesalius init`. Of {found.looked} label files looked at, so many hold each value: {seen}.
-# {said} A value that is not listed here makes `finetune` stop; 0 is background.
+# {said} A scan whose labels hold a value that is not listed here is one without labels; 0 is background.
 name: {name}
 labels: {_text(found.labels)}
 kind:
@@ -50,7 +50,7 @@ name: {name}
 sources:
   - path: {_text(found.scans)}
 {_modality(found)}
-{_subject(found)}{_four_d(found)}    origin: the user's own scans   # these two stand in the inventory and in the report
+{_subject(found)}{_four_d(found)}{_placement(found)}    origin: the user's own scans   # these two stand in the inventory and in the report
     licence: not stated
 {_channels(found)}preprocess:
   spacing_mm: {spacing}   # {reason}
@@ -127,6 +127,13 @@ def _four_d(found: Found) -> str:
         return ""
     policy = "split   # 4-D files" if len(found.described.channels) > 1 else "first   # 4-D files; or split: every volume is a scan then"
     return f"    four_d: {policy}\n"
+
+
+def _placement(found: Found) -> str:
+    if not found.disagree:
+        return ""
+    why = f"sform and qform disagree in {found.disagree} headers looked at: such files are refused until this names the right one"
+    return f"    # placement: sform   # {why}\n"
 
 
 def _recipe(name: str) -> Path:

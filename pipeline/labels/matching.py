@@ -22,6 +22,7 @@ from pipeline.scans.identity import Identity
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.stock import File, Found3D, Inventory
 
+NOT_TAKEN = ("quarantined", "left_out")
 Owners = dict[str, dict[str, tuple[str, ...]]]
 
 
@@ -151,9 +152,10 @@ class _Scans:
         return min(scans, key=lambda scan: self.channels.index(scan.channel) if scan.channel in self.channels else len(self.channels))
 
     def _cites_what_was_refused(self, companion: Companion) -> bool:
-        """Whether labels cite an image that was quarantined; of a series whose images were all renamed they cite nothing that is known."""
+        """Whether labels cite an image that was quarantined or left out; of a series whose images were all renamed they cite nothing that
+        is known."""
         if self.left_out is None:
-            files = [file for file in self.found.files if file.kind == "dicom" and file.status == "quarantined" and file.scan_id]
+            files = [file for file in self.found.files if file.kind == "dicom" and file.status in NOT_TAKEN and file.scan_id]
             self.left_out = {instance for file in files if (instance := _instance(file))}
         return any(instance in self.left_out for instance, _ in companion.cited)
 

@@ -13,13 +13,16 @@ from pipeline.labels.rule import Rule
 from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import REASONS, Refused
 from pipeline.scans.reading import Limits, read_scan
-from pipeline.volumes.jobs import LabelSource, Part, RefusedVolumeError
+from pipeline.volumes.jobs import LabelSource, Part, RefusedVolumeError, form_of
 from pipeline.volumes.volume import Volume
 
 
-def label_source(rule: Rule, kinds: Mapping[str, str], part: Part, paths: tuple[str, ...]) -> LabelSource:
-    """The labels of one task: a label volume, or DICOM objects drawn on a part. ``kinds``: what each label file is."""
-    kind = kinds[paths[0]]
+def label_source(rule: Rule, kinds: Mapping[str, str], placement: str, part: Part, paths: tuple[str, ...]) -> LabelSource:
+    """The labels of one task: a label volume, or DICOM objects drawn on a part. ``kinds``: what each label file is; ``placement``: which
+    form of a NIfTI header counts, by the task; without it, the one that counts of the image."""
+    kind, placement = kinds[paths[0]], placement or form_of(part.kind)
+    if kind == "nifti" and placement:
+        kind = f"nifti:{placement}"
     drawn = {"rule": rule, "image": (part.kind, part.paths)} if kind == "dicom" else {}
     return LabelSource(kind, paths, rule.classes, **drawn)
 
@@ -29,7 +32,9 @@ def content_of_job(contents: Sequence[str], sources: Mapping[str, LabelSource]) 
 
     def told(source: LabelSource) -> Any:
         found = [patiently(digest, path) for path in source.paths]
-        return [found, asdict(source.rule)] if source.rule is not None else found[0]
+        if source.rule is not None:
+            return [found, asdict(source.rule)]
+        return [found, source.kind] if form_of(source.kind) else found[0]
 
     return digest_of([list(contents), {task: told(source) for task, source in sources.items()}])
 

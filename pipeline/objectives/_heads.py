@@ -27,8 +27,3 @@ class Projector(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         with torch.autocast(pooled.device.type, enabled=False):
             return F.normalize(self.last(F.relu(self.first(pooled.float()))), dim=1, eps=1e-6)
-
-
-def spread(points: Tensor) -> Tensor:
-    """Watches for collapse. Standard deviation over the samples times root of the dimension: near 1 is spread out, near 0 collapsed."""
-    return points.detach().std(0, correction=0).mean() * points.shape[1] ** 0.5

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.objectives._heads import Voxelwise
-from pipeline.objectives._shown import batch_of, mean_over, shown, target_of
+from pipeline.objectives._shown import batch_of, contrast, mean_over, shown, target_of
 from pipeline.plugins import ObjectiveConfig
 from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch
 
@@ -46,6 +46,8 @@ class MaskedRestoration(Objective):
                 "share_hidden": (hidden & batch.valid).sum() / batch.valid.sum().clamp(min=1),
             }
             counts = {"error_visible": (~hidden & batch.valid).sum(), "share_hidden": batch.valid.sum()}
+            if not self.config.patch_vox:
+                metrics["contrast"], counts["contrast"] = contrast(restored, target)
             return Loss(mean_over(squared, hidden & batch.valid), metrics=metrics, counts=counts)
 
     def count(self, step: Step) -> Tensor:

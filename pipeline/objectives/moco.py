@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.objectives._gather import gather
-from pipeline.objectives._heads import Projector, spread
+from pipeline.objectives._heads import Projector
 from pipeline.objectives._shown import pooled_pair
 from pipeline.plugins import ObjectiveConfig
 from pipeline.step import Ask, Context, Loss, Objective, Step
@@ -81,7 +81,7 @@ class Moco(Objective):
         loss = (F.cross_entropy(first, answer) + F.cross_entropy(second, answer)) / 2
         accuracy = (torch.cat([first, second]).argmax(1) == 0).float().mean()
         negatives = (~masked).expand(len(q1), -1).sum(1).float().mean()
-        return Loss(loss, metrics={"accuracy": accuracy, "negatives": negatives, "spread": spread(q1)})
+        return Loss(loss, metrics={"accuracy": accuracy, "negatives": negatives}, points={"spread": q1.detach()})
 
     def update(self, step: Step) -> None:
         """The step's keys take the place of the oldest ones; any batch size, also one above the queue's length."""

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.objectives._heads import Voxelwise
-from pipeline.objectives._shown import batch_of, mean_over, shown, target_of
+from pipeline.objectives._shown import batch_of, contrast, mean_over, shown, target_of
 from pipeline.plugins import ObjectiveConfig
 from pipeline.step import Ask, Context, Loss, Objective, Step, ViewBatch
 
@@ -37,13 +37,16 @@ class Restoration(Objective):
         batch, features = shown(step, self.config.view, "restoration")
         target = target_of(batch, self.config.view, "restoration")
         with torch.autocast(target.device.type, enabled=False):
-            difference = torch.sigmoid(self.head(features.dense)) - target
+            restored = torch.sigmoid(self.head(features.dense))
+            difference = restored - target
             error = difference.square() if self.config.distance == "mse" else difference.abs()
             loss = mean_over(error, self._weights(batch))
             altered = altered_in(batch)
             counts = {"error_altered": altered & batch.valid, "error_unaltered": ~altered & batch.valid, "share_altered": batch.valid}
+            counts = {name: where.sum() for name, where in counts.items()}
             metrics = errors(difference.detach(), altered, batch.valid)
-            return Loss(loss, metrics=metrics, counts={name: where.sum() for name, where in counts.items()})
+            metrics["contrast"], counts["contrast"] = contrast(restored, target)
+            return Loss(loss, metrics=metrics, counts=counts)
 
     def count(self, step: Step) -> Tensor:
         return self._weights(batch_of(step, self.config.view, "restoration")).sum()

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.objectives._gather import gather
-from pipeline.objectives._heads import Projector, spread
+from pipeline.objectives._heads import Projector
 from pipeline.objectives._shown import pooled_pair
 from pipeline.plugins import ObjectiveConfig
 from pipeline.step import Ask, Context, Loss, Objective, Step
@@ -48,7 +48,7 @@ class Simclr(Objective):
             positive = logits.gather(1, partner[:, None])[:, 0]
             loss = (torch.logsumexp(logits, 1) - positive).mean()
         accuracy = (logits.argmax(1) == partner).float().mean()
-        return Loss(loss, metrics={"accuracy": accuracy, "spread": spread(first)})
+        return Loss(loss, metrics={"accuracy": accuracy}, points={"spread": first.detach()})
 
 
 def candidates(subject: Tensor, exclude_same_subject: bool) -> Tensor:

@@ -34,6 +34,7 @@ STATUS = {
     "volume": "hold scans",
     "companion": "are labels or other companions of scans",
     "not_image": "are no images",
+    "left_out": "are further volumes of a series of which the first was taken",
     "quarantined": "were refused",
     "forgotten": "are of subjects that were taken out",
 }  # of a file, as in inventory.tsv

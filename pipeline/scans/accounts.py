@@ -11,29 +11,41 @@ from pipeline.folder import StudyFolder
 from pipeline.scans.quarantine import COLUMNS
 
 INVENTORY = ("file_id", "status", "code", "flags", "scan_id", "kind", "modality", "origin", "licence")
+LATE = (*COLUMNS, "task", "status")  # of SHARD.refused.tsv
 Row = dict[str, str]
 
 
 def read_accounts(where: StudyFolder) -> tuple[list[Row], list[Row]]:
     """(rows of inventory.tsv, rows of quarantine.tsv) as ``index`` left them, without what came from ``preprocess``."""
-    refused = [row for row in _read(where.quarantine) if row["stage"] == "index"]
-    by_index = {(row["file_id"], row["scan_id"]) for row in refused}
+    quarantined = _read(where.quarantine)
+    refused = [row for row in quarantined if row["stage"] == "index"]
+    by_index = {(row["file_id"], row["scan_id"], row["code"]) for row in refused}
+    labels = {row["file_id"] for row in quarantined if row["stage"] != "index"} - {""}
     files = _read(where.inventory)
     for row in files:
         row.setdefault("flags", "")  # as `index` wrote it before there were any
-        if row["status"] == "quarantined" and (row["file_id"], row["scan_id"]) not in by_index:
-            row |= {"status": "volume", "code": ""}
+        if row["status"] == "quarantined" and (row["file_id"], row["scan_id"], row["code"]) not in by_index:
+            row |= {"status": "companion" if row["file_id"] in labels else "volume", "code": ""}
     return files, refused
+
+
+def read_late(where: StudyFolder, shards: Sequence[str]) -> list[Row]:
+    """What ``preprocess`` refused: a row a scan, without a file; or a label file, with the ``task`` whose labels it was to give, and the
+    ``status`` that is left to it."""
+    return [row for shard in shards for row in _read(where.shard_refused(shard))]
 
 
 def write_accounts(where: StudyFolder, shards: Sequence[str], files: list[Row], refused: list[Row]) -> None:
     """Writes both tables with what ``preprocess`` refused; neither is touched if it would not change."""
-    late = [row for shard in shards for row in _read(where.shard_refused(shard))]
-    codes = {row["scan_id"]: row["code"] for row in late}
+    late = read_late(where, shards)
+    scans_of = {row["scan_id"]: row["code"] for row in late if not row["file_id"]}
+    labels_of = {row["file_id"]: row["code"] for row in late if row.get("status") == "quarantined"}
     for row in files:
         scans = row["scan_id"].split()
-        if row["status"] == "volume" and scans and all(scan in codes for scan in scans):
-            row |= {"status": "quarantined", "code": codes[scans[0]]}
+        if row["status"] == "volume" and scans and all(scan in scans_of for scan in scans):
+            row |= {"status": "quarantined", "code": scans_of[scans[0]]}
+        elif row["status"] == "companion" and row["file_id"] in labels_of:
+            row |= {"status": "quarantined", "code": labels_of[row["file_id"]]}
     write_rows(where.inventory, INVENTORY, files)
     write_rows(where.quarantine, COLUMNS, [*refused, *late])
 

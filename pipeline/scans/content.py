@@ -13,7 +13,7 @@ def detached_of(kind: str, path: Path) -> tuple[Path, ...]:
     """The voxels' own file, where ``path`` is but their header; raises ``Refused``."""
     if kind.startswith("nifti"):
         from pipeline.scans.formats.nifti import detached_of as found
-    elif kind == "metaimage":
+    elif kind.startswith("metaimage"):
         from pipeline.scans.formats.metaimage import detached_of as found
     else:
         return ()

@@ -19,6 +19,7 @@ from pipeline.scans.dicom.grouping import group
 from pipeline.scans.dicom.headers import read_header
 from pipeline.scans.dicom.slices import Series, Slice
 from pipeline.scans.dicom.stack import grid_of
+from pipeline.scans.first import firsts
 from pipeline.scans.flags import flags_of
 from pipeline.scans.folders.layouts import Layouts, Listed, read_layouts
 from pipeline.scans.folders.naming import Named, modality_in, name_of, with_subject
@@ -116,8 +117,11 @@ def _take_series(slices: list[tuple[File, Slice]], identity: Identity, found: In
     """Slices by volume; a volume whose geometry is refused takes all its slices with it."""
     files = {str(header.path): file for file, header in slices}
     num_images = Counter(series for series, _ in {(item.series, item.instance or str(item.path)) for _, item in slices})
-    for series in group([header for _, header in slices]):
+    parts = group([header for _, header in slices])
+    only = firsts(parts) if slices and slices[0][0].place.four_d == "first" else {}
+    for series in parts:
         own = [files[str(item.path)] for item in series.slices]
+        taken = only.get(series.first.series)
         try:
             volumes = unfolded(series)
         except Refused as refused:
@@ -130,10 +134,12 @@ def _take_series(slices: list[tuple[File, Slice]], identity: Identity, found: In
             scan_id = identity("scan", *(str(part) for part in volume.first.key))
             try:
                 images = 0 if series.first.is_whole else num_images[series.first.series]
-                scans.append(_series_scan(kind, volume, own, series, scan_id, identity, images))
+                scan = _series_scan(kind, volume, own, series, scan_id, identity, images)
+                scans += [scan] if taken in (None, volume.first.key) else []
             except Refused as refused:
                 refusals.append((scan_id, refused.code))
-        _account(own, scans, refusals, found)
+        is_left = len(scans) + len(refusals) < len(volumes)
+        _account(own, scans, refusals, found, identity("scan", *(str(part) for part in taken)) if taken and is_left else "")
 
 
 def _series_scan(kind: str, volume: Series, own: list[File], whole: Series, scan_id: str, identity: Identity, num_images: int) -> Found3D:
@@ -152,11 +158,14 @@ def _series_scan(kind: str, volume: Series, own: list[File], whole: Series, scan
     )  # fmt: skip
 
 
-def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory) -> None:
-    """Files by the volumes that they hold: quarantined where every one was refused."""
+def _account(own: list[File], scans: list[Found3D], refusals: list[tuple[str, Code]], found: Inventory, instead: str = "") -> None:
+    """Files by the volumes that they hold: quarantined where every one was refused. ``instead``: the scan that is taken of their series,
+    where volumes of theirs are left out."""
     found.scans += scans
     if scans:
         found.files += [replace(file, status="volume", scan_id=" ".join(scan.scan_id for scan in scans)) for file in own]
+    elif instead:
+        found.files += [replace(file, status="left_out", scan_id=instead) for file in own]
     else:
         (scan_id, code), *refusals = refusals
         found.files += [replace(file, status="quarantined", code=code, scan_id=scan_id) for file in own]
@@ -199,14 +208,16 @@ def _scan_of(file: File, named: Named, scan_id: str, kind: str, grid: Grid, deta
 
 def _volumes_in(file: File) -> tuple[Sequence[int | None], Grid]:
     """(numbers of the volumes to take, their canonical grid): the one without a number of a 3-D file, else by the place's policy."""
-    if file.kind != "nifti":
-        from pipeline.scans.formats.metaimage import read_grid as metaimage_grid
+    if file.kind == "nifti":
+        from pipeline.scans.formats.nifti import count_volumes, read_grid
 
-        return [None], metaimage_grid(file.path).canonical()[0]
-    from pipeline.scans.formats.nifti import count_volumes, read_grid
+        placed = {"placement": file.place.placement}
+    else:
+        from pipeline.scans.formats.metaimage import count_volumes, read_grid
 
+        placed = {}
     count = count_volumes(file.path) if file.place.four_d != "refuse" else 1
-    grid = read_grid(file.path, four_d=count > 1, placement=file.place.placement).canonical()[0]
+    grid = read_grid(file.path, count > 1, **placed).canonical()[0]
     return [None] if count == 1 else range(count if file.place.four_d == "split" else 1), grid
 
 

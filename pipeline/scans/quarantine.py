@@ -81,7 +81,7 @@ REASONS: dict[Code, tuple[str, str]] = {
         "Check the file; it may be damaged. A mask of more than 1 GiB that is nearly empty is read once it is stored uncompressed.",
     ),
     Code.BAD_HEADER: ("The header contradicts itself.", "Convert the scan again from its DICOM files."),
-    Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to integers or real numbers."),
+    Code.DATA_TYPE: ("The voxels are of a type that is no intensity.", "Convert to one integer or real number a voxel."),
     Code.DIMENSIONS: (
         "The file is not one three-dimensional volume.",
         "Set `four_d: split` for its source (convert: --four-d split), if its fourth axis counts volumes.",
@@ -89,7 +89,7 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.ORIENTATION: ("The header gives no usable place in the body.", "Convert the scan again from its DICOM files."),
     Code.ORIENTATION_CONFLICT: (
         "The header places the voxels in two different ways.",
-        "Convert again, so that sform and qform agree, or name the one that is right: `placement` of its source (NIfTI).",
+        "Convert again, so that sform and qform agree, or name the right one: `placement` of its source or task (convert: --placement).",
     ),
     Code.NOT_FINITE: ("Some voxels are no numbers, or too large.", "Find out which tool wrote them; repair the scan there."),
     Code.SCALING: ("The scaling of the stored values is zero or no number.", "Copy or convert the scan again."),

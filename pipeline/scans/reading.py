@@ -21,7 +21,7 @@ __all__ = ["Limits", "read_scan"]
 def read_scan(kind: str, paths: Sequence[str | Path], limits: Limits = Limits()) -> Volume:
     """The volume of a scan as ``index`` named it, on its own grid; raises ``Refused``.
 
-    kind: dicom, nifti or metaimage; of a file that holds several volumes ``nifti:3`` or ``dicom:1``, the number of the volume in it;
+    kind: dicom, nifti or metaimage; of a file that holds several volumes ``nifti:3``, ``dicom:1`` or ``metaimage:0``, its number;
     ``nifti:qform`` and ``nifti:qform-3``: which of the header's two places counts (``placement`` of its source).
     """
     kind, _, part = kind.partition(":")
@@ -61,11 +61,11 @@ def _read_nifti(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume
 def _read_metaimage(paths: tuple[str, ...], allocate: Allocate, part: str) -> Volume:
     from pipeline.scans.formats.metaimage import read_metaimage
 
-    return read_metaimage(paths[0], allocate)
+    return read_metaimage(paths[0], allocate, int(part) if part else None)
 
 
 READERS = {"dicom": _read_dicom, "nifti": _read_nifti, "metaimage": _read_metaimage}
-PARTS = {"dicom": r"[0-9]+", "nifti": r"[0-9]+|[sq]form(-[0-9]+)?", "metaimage": r"(?!)"}
+PARTS = {"dicom": r"[0-9]+", "nifti": r"[0-9]+|[sq]form(-[0-9]+)?", "metaimage": r"[0-9]+"}
 CODECS = {
     "dicom": (
         "pydicom",

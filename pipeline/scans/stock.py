@@ -20,7 +20,7 @@ class Place:
     licence: str = ""
     task: str = ""  # of a folder of labels
     subject: str = ""  # pattern that finds the subject in a file's path
-    four_d: str = "refuse"  # first, split: which volumes of a 4-D file are scans
+    four_d: str = "refuse"  # first, split: which volumes of a 4-D file are scans; of a DICOM series all are but for first
     placement: str = ""  # sform, qform: which of a NIfTI header's places counts where both are coded
     cohort: str = ""  # of which names mean the same people in every folder
 
@@ -32,7 +32,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file; ``status`` is volume, companion, not_image, quarantined or forgotten. Several scans in one file (stacks of an enhanced
+    """One file; ``status`` is volume, companion, not_image, left_out (a later volume of the DICOM series of which its source takes the
+    first), quarantined or forgotten. Several scans in one file (stacks of an enhanced
     DICOM object, volumes of a 4-D file) stand in ``scan_id`` with spaces between."""
 
     file_id: str

@@ -1,8 +1,9 @@
 """The mirror: pushes what the files say to an MLflow store, as often as it is called.
 
 One experiment a study. A parent run for each recipe (and one for scratch); its pretraining seeds and its transfers lie directly under it,
-since MLflow's page shows one level of nesting. Every MLflow run carries the tag ``vesalius.key`` and the step up to which its journal was
-pushed: a second push adds only what is new, and a store lost or never reached is made again from the files alone.
+since MLflow's page shows one level of nesting. Every MLflow run carries the tag ``vesalius.key`` and what was pushed of its journal
+(``curve.py``): a second push adds only what is new, a run whose journal was rewritten takes the place of the one that was there, and a
+store lost or never reached is made again from the files alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from pipeline.files import read_json
 from pipeline.folder import StudyFolder
 from pipeline.plan import Plan, Transfer
+from pipeline.tracking.curve import Pushed, compare, pushed
 from pipeline.tracking.journal import read_journal
 
 KEY, PUSHED = "vesalius.key", "vesalius.pushed"
@@ -55,9 +57,9 @@ class Mirror:
         points = 0
         for run in self.plan.runs:
             if where.journal(run.run).exists():
-                parent = self._parent(run.recipe)
-                run_id = self._run(f"run:{run.run}", run.run, parent, {"recipe": run.recipe, "seed": str(run.seed), "stage": "pretrain"})
-                points += self._push_journal(run_id, where.journal(run.run))
+                tags = {"recipe": run.recipe, "seed": str(run.seed), "stage": "pretrain"}
+                found, run_id = self._push_journal(f"run:{run.run}", run.run, run.recipe, tags, where.journal(run.run))
+                points += found
                 self._push_card(run_id, where.run(run.run))
         for transfer in self.plan.transfers:
             journal = where.transfer(transfer.transfer) / "journal.jsonl"
@@ -70,34 +72,31 @@ class Mirror:
     def _push_transfer(self, transfer: Transfer, where: StudyFolder, journal: Path) -> int:
         recipe = self._recipe_of(transfer.initialisation)
         tags = {"task": transfer.task, "initialisation": transfer.initialisation, "stage": "finetune"}
-        run_id = self._run(f"transfer:{transfer.transfer}", transfer.transfer, self._parent(recipe), tags)
-        points = self._push_journal(run_id, journal)
+        points, run_id = self._push_journal(f"transfer:{transfer.transfer}", transfer.transfer, recipe, tags, journal)
         if where.cases(transfer.transfer).exists():
             self._artifact_once(run_id, where.cases(transfer.transfer))
             self._end(run_id)
         return points
 
-    def _push_journal(self, run_id: str, journal: Path) -> int:
-        """Metrics of every line after the last one pushed; a line rewritten by a resumed run is equal, so it is not pushed twice."""
-        from mlflow.entities import Metric
-
-        pushed = {stage: int(step) for stage, step in (p.split(":") for p in self._tag(run_id, PUSHED).split() if p)}
-        points, last = [], dict(pushed)
-        for entry in read_journal(journal):
-            stage = entry["kind"]
-            if stage == "start":
+    def _push_journal(self, key: str, name: str, recipe: str, tags: dict[str, str], journal: Path) -> tuple[int, str]:
+        """Metrics of every line that was not pushed: (how many, the MLflow run). A rewritten journal gets a new run instead."""
+        entries, run_id = read_journal(journal), self._run(key, name, self._parent(recipe), tags)
+        before = Pushed.read(self._tag(run_id, PUSHED))
+        told = compare(entries, before)
+        if told == "is behind":
+            return 0, run_id
+        if told == "was rewritten":
+            self.client.delete_run(self.runs.pop(key))
+            run_id, before = self._run(key, name, self._parent(recipe), tags), Pushed()
+        for entry in entries:
+            if entry["kind"] == "start":
                 self._params(run_id, {k: v for k, v in entry.items() if k not in ("kind", "time")})
-            if stage not in ("train", "evaluate") or entry["step"] <= pushed.get(stage, -1):
-                continue
-            last[stage] = max(last.get(stage, -1), entry["step"])
-            prefix = "validation/" if stage == "evaluate" else ""
-            when = int(entry["time"] * 1000)
-            points += [Metric(prefix + k, v, when, entry["step"]) for k, v in entry["metrics"].items() if isinstance(v, int | float)]
+        points = [point for entry in before.new(entries) for point in _points(entry)]
         for first in range(0, len(points), BATCH):
             self.client.log_batch(run_id, metrics=points[first : first + BATCH])
-        if last != pushed:
-            self.client.set_tag(run_id, PUSHED, " ".join(f"{stage}:{step}" for stage, step in sorted(last.items())))
-        return len(points)
+        if points:
+            self.client.set_tag(run_id, PUSHED, pushed(entries).text())
+        return len(points), run_id
 
     def _push_card(self, run_id: str, folder: Path) -> None:
         card = folder / "run.json"
@@ -216,6 +215,14 @@ class Mirror:
     def _end(self, run_id: str) -> None:
         if self.client.get_run(run_id).info.status == "RUNNING":
             self.client.set_terminated(run_id)
+
+
+def _points(entry: dict[str, Any]) -> list[Any]:
+    """MLflow's metrics of a line of the journal."""
+    from mlflow.entities import Metric
+
+    prefix, when = "validation/" if entry["kind"] == "evaluate" else "", int(entry["time"] * 1000)
+    return [Metric(prefix + name, v, when, entry["step"]) for name, v in entry["metrics"].items() if isinstance(v, int | float)]
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

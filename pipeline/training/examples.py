@@ -19,7 +19,7 @@ def write_examples(loop: Loop, path: Path) -> bool:
     """
     region = to_device((loop.judge or loop.loader).region(0), loop.device)
     loop.learner.eval()
-    _, step, _ = loop.learner.losses(region, progress=1.0, step=loop.training.steps)
+    _, step = loop.learner.losses(region, progress=1.0, step=loop.training.steps)
     for objective in loop.learner.objectives.values():
         found = objective.restored(step)
         if found is not None:

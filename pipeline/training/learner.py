@@ -22,8 +22,7 @@ from pipeline.training.distributed.reducer import Reducer
 from pipeline.training.distributed.sharded import local
 from pipeline.training.encoder import load_weights
 from pipeline.training.graphs import Replayed
-from pipeline.training.micro import Path as Place
-from pipeline.training.micro import Student, flat, leaves, merge, part, pull, slim, spans
+from pipeline.training.micro import Place, Student, flat, leaves, merge, part, pull, slim, spans
 from pipeline.training.scale import LossScale
 from pipeline.training.tally import Tally
 
@@ -77,16 +76,14 @@ class Learner(nn.Module):
         wanted = {view for wants in self.wants.values() for view in wants}
         return {n: v.apply(region, v.draw(fold(keys, n), region)) for n, v in self.views.items() if n in wanted}
 
-    def losses(self, region: Region, **when: Any) -> tuple[dict[str, Loss], Step, list[tuple[Tensor, Tensor]]]:
-        """Each objective's loss; the step it read; (feature, leaf) pairs. Its mean over the ranks is the loss of their whole batch."""
+    def losses(self, region: Region, **when: Any) -> tuple[dict[str, Loss], Step]:
+        """To look at: each objective's loss, whose mean over the ranks is that of their whole batch, and the step that it read."""
         step = self._shown([region], when)
-        features = self._student(step, self.wants["student"], 0)
-        cut = leaves(features) if torch.is_grad_enabled() else features
-        step = replace(step, student=cut)
-        shares, tally = self._shares([step])[0], Tally(list(self.objectives))
+        step = replace(step, student=self._student(step, self.wants["student"], 0))
+        shares, tally = self.shares([step])[0], Tally(list(self.objectives))
         for name, objective in self.objectives.items():
             tally.add(name, scaled(objective(step), shares[name]))
-        return tally.losses(self.ranks), step, list(zip(flat(features).values(), flat(cut).values(), strict=True))
+        return tally.losses(self.ranks), step
 
     def backward(self, micro: Sequence[Region], **when: Any) -> tuple[dict[str, Loss], Step]:
         """Losses, and the gradients of the whole batch, of all micro-batches and ranks, on every parameter.
@@ -98,7 +95,7 @@ class Learner(nn.Module):
         whole = self._shown(micro, when)
         rows = spans(len(whole.ids.sample), len(micro[0].ids.sample))
         parts = [part(whole, span) for span in rows]
-        shares, tally, kept = self._shares(parts), Tally(list(self.objectives)), []
+        shares, tally, kept = self.shares(parts), Tally(list(self.objectives)), []
         early = self._couple(whole, parts, tally) if len(parts) > 1 and self.coupling else {}
         for number, one in enumerate(parts):
             features = self._student(one, self.wants["student"], number)
@@ -106,7 +103,7 @@ class Learner(nn.Module):
             pulls = {name: part(gradients, rows[number]) for name, gradients in early.items()}
             pulls |= {n: self._pull(n, one, shares[number][n], tally) for n in self.objectives if n not in early}
             tally.pulled(pulls)
-            kept.append(one.student if len(parts) == 1 else slim(one.student))
+            kept.append(slim(one.student))
             self._through(flat(features), pulls, last=number == len(parts) - 1)
         if self.scale is not None:
             self.scale.unscale((p for p in self.parameters() if p.requires_grad), self.ranks)
@@ -163,7 +160,7 @@ class Learner(nn.Module):
         with torch.autocast(voxels.device.type, dtype=lower or torch.bfloat16, enabled=lower is not None):
             return network(voxels, view.hidden, view.hide, want)
 
-    def _shares(self, parts: Sequence[Step]) -> list[dict[str, Tensor | None]]:
+    def shares(self, parts: Sequence[Step]) -> list[dict[str, Tensor | None]]:
         """What each part's mean counts in the batch's, times the ranks, whose gradients are averaged; None for all of it.
 
         A plain mean over parts and ranks would be wrong where they hold unlike numbers of items, such as hidden voxels or words.

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from pipeline.keys import key
 from pipeline.progress import Progress
-from pipeline.recipe import Training
+from pipeline.recipe import Training, share
 from pipeline.step import Loss, Step, to_device
 from pipeline.tracking.journal import Journal, Silence
 from pipeline.training.checkpoints.checkpoint import Checkpoints
 from pipeline.training.checkpoints.keeping import go_back, restore, save
 from pipeline.training.distributed.layout import place
-from pipeline.training.distributed.ranks import Ranks, share
+from pipeline.training.distributed.ranks import Ranks
 from pipeline.training.distributed.sharded import local
 from pipeline.training.faults.rules import Rules
 from pipeline.training.faults.spikes import Spikes
@@ -72,10 +72,7 @@ class Loop:
         learner.told = lambda text: self.journal.write("note", step=self.step_now, text=text)
         self.checkpoints = Checkpoints(folder / "checkpoints", at=lambda stage: self.faults.at(f"save:{stage}", self.step_now))
         self.readings, self.seconds = Readings(self.device), {"wait": 0.0, "step": 0.0}
-        # Behind the reader's own patience, which names the scan, and ahead of the collectives' time-out, which names no rank.
-        patience_s = 1.25 * training.patience_s + 2
-        patience_s = min(patience_s, 0.8 * training.timeout_s) if self.ranks.world > 1 else patience_s
-        self.dog = Watchdog(folder, self.ranks, patience_s)
+        self.dog = Watchdog(folder, self.ranks, training.hang_s(self.ranks.world))
         self.stop, self.stop_code = Stop(), 0
         self.last_loss: float | None = None  # on a GPU it is known some steps late
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped; on the device
@@ -88,6 +85,10 @@ class Loop:
     def steps_per_epoch(self) -> int:
         """An epoch is so many steps as the pool of scans needs to be seen once."""
         return math.ceil(len(self.loader.scan_ids) / self.training.batch)
+
+    def due(self, every: int, done: int) -> bool:
+        """What happens every so many steps, and at the end."""
+        return done % every == 0 or done == self.training.steps
 
     def run(self, who: dict[str, Any]) -> dict[str, float]:
         """From the newest checkpoint, or from the start, to the end; returns the last evaluation's metrics."""
@@ -104,18 +105,16 @@ class Loop:
 
     def _go(self, first: int, progress: Progress) -> int | None:
         """Steps from ``first`` to the end; the step to go on with if the run had to go back, None if it is done."""
-        num_steps = self.training.steps
         self.dog.doing("reading", first)
         mark = time.monotonic()
-        batches = self.loader.batches(first, num_steps, self.rules.first_sample, self.training.patience_s)
+        batches = self.loader.batches(first, self.training.steps, self.rules.first_sample, self.training.patience_s)
         for step, region in enumerate(on_device(batches, self.device), start=first):
             self.seconds["wait"] += time.monotonic() - mark
             begun = time.monotonic()
             self._step(step, region)
             self.seconds["step"] += time.monotonic() - begun
             done = step + 1
-            judging = done % self.training.evaluate_every == 0 or done == num_steps
-            saving = done % self.training.checkpoint_every == 0 or done == num_steps
+            judging, saving = (self.due(every, done) for every in (self.training.evaluate_every, self.training.checkpoint_every))
             if not self._read_all(judging or saving) or (self.stop_code and not self._read_all(True)):
                 return self._go_back(step)
             if judging:
@@ -141,7 +140,7 @@ class Loop:
         unread = self.loader.unread(self.rules.samples(step))
         counted = self.ranks.total(torch.full((1,), float(len(unread)), device=self.device))
         values, what = [outcome.packed(), counted], {"unread": unread}
-        if (step + 1) % self.training.journal_every == 0 or step + 1 == self.training.steps:
+        if self.due(self.training.journal_every, step + 1):
             figures = {**self._named(losses), **self._from_watchers(step + 1)}
             named = {name: value for name, value in figures.items() if isinstance(value, Tensor)}
             values.append(self.ranks.mean(torch.stack([value.to(torch.float32) for value in named.values()])))
@@ -215,7 +214,7 @@ class Loop:
         sums: dict[str, float] = {}
         for batch in range(NUM_JUDGED):
             region = to_device(self.judge.region(batch * self.judge.batch), self.device)
-            losses, _, _ = self.learner.losses(region, progress=step / self.training.steps, step=step)
+            losses, _ = self.learner.losses(region, progress=step / self.training.steps, step=step)
             named = self._named(losses)
             values = self.ranks.mean(torch.stack(list(named.values()))).tolist()
             figures = dict(zip(named, values, strict=True))

@@ -18,10 +18,10 @@ from pipeline.lease import Lease, lease
 from pipeline.manifest import manifest_digest, read_manifest, select
 from pipeline.plan import Plan, Run
 from pipeline.plugins import load, only, settings
-from pipeline.recipe import Recipe, settled
+from pipeline.recipe import Recipe, settled, share
 from pipeline.step import Context, Network
 from pipeline.study import Study
-from pipeline.training.distributed.ranks import Ranks, joined, share
+from pipeline.training.distributed.ranks import Ranks, joined
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.guard import check_manifest, check_runs
@@ -52,7 +52,7 @@ def pretrain(plan: Plan, where: StudyFolder, run: Run, probe: Callable[[], Score
         "manifest_digest": manifest_digest(manifest),
     }
     leases: list[Lease] = []
-    with joined(recipe.training.timeout_s) as ranks, ExitStack() as held:
+    with joined(recipe.training.wait_s) as ranks, ExitStack() as held:
         ranks.first(lambda: leases.append(held.enter_context(lease(folder))))
         finished = ranks.first(lambda: read_json(folder / "metrics.json") if _finished(folder, identity) else None)
         if finished is not None:

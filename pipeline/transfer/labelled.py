@@ -28,7 +28,11 @@ def labelled_scans(manifest: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]
     found = {split: rows[rows["split"] == split].reset_index(drop=True) for split in SPLITS}
     for split, part in found.items():
         if part.empty:
-            raise ValueError(f"manifest: no scan of the {split} split has labels of the task {task!r}; look at the task's `labels` folder")
+            left = f"{len(rows)} scans have any ({', '.join(rows['scan_id'][:20])}{', ...' if len(rows) > 20 else ''})"
+            raise ValueError(
+                f"manifest: no scan of the {split} split has labels of the task {task!r}, {left}; look at the task's `labels` folder, and "
+                f"in quarantine.tsv for labels that were refused"
+            )
     return found
 
 

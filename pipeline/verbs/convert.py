@@ -15,19 +15,20 @@ status is
   companion    a segmentation, a structure set or a mask
   not_image    another kind of file, or one that belongs to no image
   quarantined  refused; `code` says why, docs/reasons.md what to do
-  left_out     part of a scan that a --filter leaves out
+  left_out     part of a scan that a --filter or --four-d first leaves out
 
 Scan ids are hashes under your private key ($VESALIUS_PRIVATE, default ~/.vesalius). An OUT that exists is continued: a volume whose
 source is unchanged is kept, and one that is refused now is removed. With --strict the exit code is 3 if any file was quarantined.
 
-The volumes of an enhanced DICOM object are told apart; those of a 4-D NIfTI file only with --four-d. A file with several volumes is
-quarantined if all of them are refused; quarantine.tsv has a row for each that is.
+The volumes of a DICOM series are told apart, and all taken but for --four-d first; those of a 4-D file only with --four-d. A file with
+several volumes is quarantined if all of them are refused; quarantine.tsv has a row for each that is. A NIfTI header that places its voxels
+in two ways is refused without --placement.
 
 \b
 Examples:
   vesalius convert /archive/incoming out
   vesalius convert bids out --filter suffix=T1w --filter session=1
-  vesalius convert /archive/incoming out --strict --four-d split
+  vesalius convert /archive/incoming out --strict --four-d split --placement sform
 """
 
 from __future__ import annotations
@@ -54,7 +55,12 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option("--filter", metavar="ENTITY=LABEL", help="Only scans of this BIDS entity (or modality).")
     ] = None,
-    four_d: Annotated[str, typer.Option("--four-d", help="4-D NIfTI files: refuse, take the first volume, or split.")] = "refuse",
+    placement: Annotated[
+        str | None, typer.Option(help="NIfTI files whose sform and qform are both coded: which of them places the voxels (sform, qform).")
+    ] = None,
+    four_d: Annotated[
+        str, typer.Option("--four-d", help="4-D files (NIfTI, NRRD, MetaImage): refuse, take the first volume, or split.")
+    ] = "refuse",
 ) -> None:
     from pipeline.progress import Progress
     from pipeline.scans.folders.entities import matches, parse_filters
@@ -64,9 +70,11 @@ def run(
     filters = parse_filters(only or [])
     if four_d not in ("refuse", "first", "split"):
         raise ValueError(f"--four-d: {four_d!r} is none of refuse, first, split")
+    if placement not in (None, "sform", "qform"):
+        raise ValueError(f"--placement: {placement!r} is none of sform, qform")
     anchor = checked_folders(source, out)
     with Progress("look", total=max(1, sum(1 for path in source.rglob("*") if not path.is_dir())), unit="file") as progress:
-        found = take_stock([Place(source, anchor, four_d=four_d)], make_identity(None), tick=progress.advance)
+        found = take_stock([Place(source, anchor, four_d=four_d, placement=placement or "")], make_identity(None), tick=progress.advance)
     relative = {file.path: file.relative for file in found.files}
     wanted = [scan for scan in found.scans if matches(filters, relative[scan.paths[0]], scan.modality)]
     left_out = {scan.scan_id for scan in found.scans} - {scan.scan_id for scan in wanted}
@@ -96,6 +104,7 @@ def convert(out: Path, scans: list[Found3D], wanted: list[Found3D]) -> dict[str,
     from pipeline.progress import Progress
     from pipeline.scans.content import content_of
     from pipeline.scans.quarantine import Code, Refused
+    from pipeline.volumes.jobs import form_of
 
     record, refused = kept(out, {scan.scan_id for scan in scans}), {}
     log = out / "volumes.tsv"
@@ -103,13 +112,14 @@ def convert(out: Path, scans: list[Found3D], wanted: list[Found3D]) -> dict[str,
         for scan in wanted:
             try:
                 content = content_of([*scan.paths, *scan.detached])
-                if record.get(scan.scan_id, ("",))[0] != content:
+                source = f"{content}-{form}" if (form := form_of(scan.kind)) else content
+                if record.get(scan.scan_id, ("",))[0] != source:
                     sha = write_scan(out, scan)
                     if content_of([*scan.paths, *scan.detached]) != content:
                         raise Refused(Code.CHANGED)
-                    record[scan.scan_id] = (content, sha)
+                    record[scan.scan_id] = (source, sha)
                     with log.open("a") as stream:
-                        stream.write(f"{scan.scan_id}\t{content}\t{sha}\n")
+                        stream.write(f"{scan.scan_id}\t{source}\t{sha}\n")
             except (Refused, FileNotFoundError) as error:
                 refused[scan.scan_id] = error.code if isinstance(error, Refused) else Code.CHANGED
                 record.pop(scan.scan_id, None)

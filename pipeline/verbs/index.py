@@ -3,10 +3,11 @@
 Reads every header below the study's sources and labels. Writes, each only if it changed,
 
 \b
-inventory.tsv     file_id, status (volume, companion, not_image, quarantined, forgotten), code, flags (codes of what is odd about its
-                  scans, which are right all the same: docs/reasons.md), scan_id, kind, modality, origin, licence: a row a file,
-                  without its path. scan_id has spaces between the scans of a file that holds several, which is
-                  quarantined only if all of them are; quarantine.tsv has a row for each that is refused
+inventory.tsv     file_id, status (volume, companion, not_image, left_out, quarantined, forgotten), code, flags (codes of what is odd
+                  about its scans, which are right all the same: docs/reasons.md), scan_id, kind, modality, origin, licence: a row
+                  a file, without its path. scan_id has spaces between the scans of a file that holds several, which is quarantined
+                  only if all of them are; quarantine.tsv has a row for each that is refused. left_out are the later volumes of a
+                  DICOM series of which the first, scan_id, was asked for (four_d)
 quarantine.tsv    file_id, scan_id, stage, code, reason, remedy, origin, licence
 shards/SHARD.tsv  scan_id, exam_id, subject_id, kind (dicom, nifti, metaimage; nifti:3 is volume 3 of a file, nifti:qform is
                   placed by its qform), modality, channel,

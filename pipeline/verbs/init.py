@@ -182,7 +182,7 @@ def read_values(owned: dict[Path, Path]) -> tuple[int, Counter[int]]:
     with Progress("labels", len(sample), unit="file") as progress:
         for path in sample:
             try:
-                values = np.unique(read_scan("metaimage" if path.suffix in METAIMAGE else "nifti", [path]).voxels)
+                values = np.unique(read_scan("metaimage" if path.suffix in METAIMAGE else "nifti:sform", [path]).voxels)
             except Refused as refused:
                 raise ValueError(f"{path}: cannot be read as a label volume: {refused}") from refused
             if not np.array_equal(values, values.astype(np.uint8)):

@@ -2,9 +2,10 @@
 
 Reads shards/SHARD.tsv, the private crosswalk and the scans themselves. Writes the store, shards/SHARD.parquet (manifest rows before the
 split: no cluster_id, split, twin_of), shards/SHARD.twins.parquet (scan_id, fingerprint) and shards/SHARD.refused.tsv (columns of
-quarantine.tsv: file_id, scan_id, stage, code, reason, remedy, origin, licence). A scan whose source and settings are unchanged is not read
-again, so a call that was interrupted continues; scans that left the study leave the store, and one whose files are not those that `index`
-saw is refused as CHANGED.
+quarantine.tsv: file_id, scan_id, stage, code, reason, remedy, origin, licence; of labels also their task, and what their file counts as
+from now on). Where labels are wrong, their image is stored without them. A scan whose source and settings are unchanged is not read again,
+unless its labels were refused, so a call that was interrupted continues; scans that left the study leave the store, and one whose files
+are not those that `index` saw is refused as CHANGED.
 
 \b
 Examples:
@@ -59,6 +60,7 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
     """Every scan of a shard that is not stored yet; then the shard's tables."""
     from functools import partial
 
+    from pipeline.labels.lost import refused_rows, told_of
     from pipeline.labels.sources import read_source
     from pipeline.progress import Progress
     from pipeline.scans.since import since_index
@@ -68,8 +70,8 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
     for left in where.shard(shard).parent.glob(f".{shard}.*.tmp"):
         left.unlink()  # of a call that was killed: no other writes this shard now
     rows = read_shard(where, shard)
-    files, labels, kinds = source_paths(plan, where)
-    jobs, outcomes = shard_jobs(plan, where, rows, files, labels, kinds)
+    files, labels, known = source_paths(plan, where)
+    jobs, outcomes = shard_jobs(plan, where, rows, files, labels, {path: kind for path, (_, kind) in known.items()})
     store, parts = Store(where.store), {job.scan_id: {part.scan_id for part in job.parts} for job in jobs}
     remove_departed(plan, where, shard, store)
     with Progress(f"preprocess {shard}", total=max(1, len(jobs)), unit="scan") as progress:
@@ -77,11 +79,16 @@ def prepare_shard(plan: Plan, where: StudyFolder, shard: str, workers: int, memo
         for outcome in process_all(jobs, partial(read_source, memory_mb=memory_mb), workers, memory_mb):
             outcomes.append(check(outcome, parts[outcome.scan_id], store))
             progress.advance()
-    refuse_wrong_labels(outcomes)
-    write_shard(where, shard, rows, jobs, outcomes, store)
+    credit = {row.scan_id: (row.origin, row.licence) for row in rows.itertuples()}
+    refused = refused_rows(jobs, outcomes, labels, {path: file_id for path, (file_id, _) in known.items()}, credit)
+    write_shard(where, shard, rows, jobs, outcomes, store, refused)
     stored = [outcome for outcome in outcomes if not outcome.code]
     kept = sum(outcome.kept for outcome in stored)
     typer.echo(f"preprocess: shard {shard}: {len(stored)} stored ({kept} of them before), {len(outcomes) - len(stored)} refused")
+    if any(outcome.lost for outcome in outcomes):
+        typer.echo(
+            "\n".join([f"preprocess: shard {shard}: labels that are refused; their images are stored without them:", *told_of(stored)])
+        )
 
 
 def read_shard(where: StudyFolder, shard: str) -> pd.DataFrame:
@@ -102,7 +109,8 @@ def shard_jobs(
     from pipeline.volumes.jobs import Job, Outcome, Part
 
     channels = plan.study["channels"]
-    settings, rules = settings_of(plan, where), {name: plan.task_value(name).rule() for name in plan.tasks}
+    settings, tasks = settings_of(plan, where), {name: plan.task_value(name) for name in plan.tasks}
+    rules = {name: (task.rule(), kinds, task.placement or "") for name, task in tasks.items()}
     jobs, refused = [], []
     for _, group in rows.groupby("exam_id" if channels else "scan_id"):
         problem = channel_problem(group, channels) if channels else None
@@ -112,7 +120,7 @@ def shard_jobs(
         ordered = group.set_index("channel", drop=False).loc[channels] if channels else group
         parts = tuple(Part(row.scan_id, row.kind, files.get(row.scan_id, ()), row.modality, row.channel) for row in ordered.itertuples())
         found = {task: (part, paths) for part in reversed(parts) for task, paths in sorted(labels.get(part.scan_id, {}).items())}
-        sources = {task: label_source(rules[task], kinds, *own) for task, own in sorted(found.items())}
+        sources = {task: label_source(*rules[task], *own) for task, own in sorted(found.items())}
         identity = {key: str(ordered.iloc[0][key]) for key in ("exam_id", "subject_id", "origin", "licence")}
         scan_id = volume_id(ordered.iloc[0]["scan_id"], identity["exam_id"], channels)
         jobs.append(Job(scan_id, identity, parts, sources, content_of_job(list(ordered["content"]), sources), settings, str(where.store)))
@@ -139,8 +147,8 @@ def channel_problem(exam: pd.DataFrame, channels: list[str]) -> tuple[str, str, 
     return None
 
 
-def source_paths(plan: Plan, where: StudyFolder) -> tuple[dict[str, tuple[str, ...]], Labels, dict[str, str]]:
-    """From the private crosswalk: files by scan id, label files by scan id and task, and what kind each label file is."""
+def source_paths(plan: Plan, where: StudyFolder) -> tuple[dict[str, tuple[str, ...]], Labels, dict[str, tuple[str, str]]]:
+    """From the private crosswalk: files by scan id, label files by scan id and task, and (file_id, kind) of each label file."""
     from pipeline.scans.accounts import read_accounts
     from pipeline.scans.identity import read_crosswalk
 
@@ -152,7 +160,7 @@ def source_paths(plan: Plan, where: StudyFolder) -> tuple[dict[str, tuple[str, .
     for (scan, task), paths in drawn.groupby(["scan_id", "task"])["path"]:
         labels.setdefault(scan, {})[task] = tuple(sorted(paths))
     kinds = {row["file_id"]: row["kind"] for row in read_accounts(where)[0]} if len(drawn) else {}
-    return files, labels, {row.path: kinds[row.file_id] for row in drawn.itertuples()}
+    return files, labels, {row.path: (row.file_id, kinds[row.file_id]) for row in drawn.itertuples()}
 
 
 def settings_of(plan: Plan, where: StudyFolder) -> dict[str, Any]:
@@ -178,20 +186,24 @@ def remove_departed(plan: Plan, where: StudyFolder, shard: str, store: Store) ->
             store.remove(scan)
 
 
-def write_shard(where: StudyFolder, shard: str, rows: pd.DataFrame, jobs: list[Job], outcomes: list[Outcome], store: Store) -> None:
+def write_shard(
+    where: StudyFolder,
+    shard: str,
+    rows: pd.DataFrame,
+    jobs: list[Job],
+    outcomes: list[Outcome],
+    store: Store,
+    refused: list[dict[str, str]],
+) -> None:
     """The three tables of a shard, sorted, the manifest rows last."""
     import pandas as pd
 
     from pipeline.files import write_table, write_text
+    from pipeline.scans.accounts import LATE
     from pipeline.scans.flags import united
-    from pipeline.scans.quarantine import COLUMNS
 
-    credit = rows.set_index("scan_id")[["origin", "licence"]]
     parts = {job.scan_id: [part.scan_id for part in job.parts] for job in jobs}
-    lines = ["\t".join(COLUMNS)]
-    for outcome in sorted((o for o in outcomes if o.code), key=lambda o: o.scan_id):
-        origin, licence = credit.loc[parts.get(outcome.scan_id, [outcome.scan_id])[0]]
-        lines.append("\t".join(("", outcome.scan_id, "preprocess", outcome.code, outcome.reason, outcome.remedy, origin, licence)))
+    lines = ["\t".join(LATE), *("\t".join(row[column] for column in LATE) for row in refused)]
     scans = sorted(outcome.scan_id for outcome in outcomes if not outcome.code)
     prints = pd.DataFrame({"scan_id": scans, "fingerprint": [store.fingerprint(scan).tobytes() for scan in scans]})
     manifest = pd.DataFrame([manifest_row(scan, store) for scan in scans], columns=MANIFEST_COLUMNS)
@@ -218,19 +230,3 @@ def manifest_row(scan_id: str, store: Store) -> dict[str, Any]:
         **{f"foreground_{name}": np.array([c[name] if c else np.nan for c in meta["foreground"]]) for name in ("mean", "std")},
         "labels": json.dumps(meta["label_values"], sort_keys=True),
     }
-
-
-def refuse_wrong_labels(outcomes: list[Outcome]) -> None:
-    """A task whose labels don't match its images stops the study: one message for all of them."""
-    from pipeline.scans.quarantine import REASONS, Code
-
-    wrong = sorted((outcome for outcome in outcomes if outcome.task), key=lambda o: o.scan_id)
-    if wrong:
-        lines = "\n".join(f"  scan {outcome.scan_id}: {outcome.code}: {outcome.reason}" for outcome in wrong[:20])
-        remedies = {outcome.code: REASONS[Code(outcome.code)][1] for outcome in wrong}
-        lines += "".join(f"\n{code}: {remedy}" for code, remedy in sorted(remedies.items()) if remedy not in lines)
-        raise ValueError(
-            f"{len(wrong)} scans have labels that don't match them. crosswalk.tsv in the study's private folder ($VESALIUS_PRIVATE, "
-            "default ~/.vesalius) leads from scan_id and task to the file. Mend them, or take them out of the task's `labels`, then call "
-            f"again:\n{lines}"
-        )

@@ -10,6 +10,7 @@ inventory.tsv, quarantine.tsv  with what `preprocess` refused, beside what `inde
 
 A cluster is what subjects become that share an exam, voxels or a twin; it is never divided. For each task the study's split.test and
 split.validation count clusters with labels; all others, labelled or not, are train. A twin stays in the manifest with twin_of set.
+A scan whose labels `preprocess` refused counts as one without labels; a task that has none left, or lost more than max_refused, stops it.
 
 \b
 Examples:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")]) -> None:
     from pipeline.files import write_json, write_text
+    from pipeline.labels.lost import check_lost, lost_labels, remaining, summary
     from pipeline.manifest import write_manifest
     from pipeline.plan import read_plan
     from pipeline.scans.accounts import read_accounts, write_accounts
@@ -44,8 +46,16 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     write_accounts(where, plan.shards, *read_accounts(where))
     if rows.empty:
         raise ValueError(f"{where.quarantine}: every scan was refused, so there is nothing to split; it says why")
+    lost, labelled = lost_labels(where, plan.shards), labelled_by_task(rows)
+    for task in sorted(lost):
+        typer.echo(f"split: {summary(task, lost, labelled)}")
+    check_lost(lost, labelled, plan.study["max_refused"])
     twins = find_twins(read_fingerprints(plan, where, set(rows["scan_id"])))
-    frame = assign(rows, twins, plan)
+    try:
+        frame = assign(rows, twins, plan)
+    except ValueError as error:
+        left = "".join(f"; task {task}: {remaining(task, lost, labelled)}" for task in sorted(lost))
+        raise ValueError(f"study {plan.study['name']}: {error}{left}") from error
     check_transfers(plan, frame)
     header = "scan_a\tscan_b\tkind\tsimilarity\n"
     write_text(where.root / "twins.tsv", header + "".join(f"{t.scan_a}\t{t.scan_b}\t{t.kind}\t{t.similarity:g}\n" for t in twins))
@@ -71,6 +81,15 @@ def merged_rows(plan: Plan, where: StudyFolder) -> pd.DataFrame:
         frames.append(pd.read_parquet(path))
     frames = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat(frames, ignore_index=True).sort_values("scan_id", ignore_index=True)
+
+
+def labelled_by_task(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """task -> ids of the volumes that have labels of it."""
+    found: dict[str, list[str]] = {}
+    for scan, labels in zip(rows["scan_id"], rows["labels"], strict=True):
+        for task in json.loads(labels):
+            found.setdefault(task, []).append(scan)
+    return found
 
 
 def read_fingerprints(plan: Plan, where: StudyFolder, scans: set[str]) -> dict[str, Any]:
@@ -104,10 +123,7 @@ def assign(rows: pd.DataFrame, twins: list[Twin], plan: Plan) -> pd.DataFrame:
     for cluster, labels in zip(clusters, rows["labels"], strict=True):
         labelled[cluster] |= json.loads(labels).keys()
     settings = plan.study_value().split
-    try:
-        splits = assign_splits(labelled, settings.test, settings.validation, settings.seed, sorted(plan.tasks))
-    except ValueError as error:
-        raise ValueError(f"study {plan.study['name']}: {error}") from error
+    splits = assign_splits(labelled, settings.test, settings.validation, settings.seed, sorted(plan.tasks))
     repeats = originals(rows.assign(num_voxels=[int(np.prod(shape)) for shape in rows["shape"]]), pairs)
     return rows.assign(cluster_id=clusters, split=clusters.map(splits), twin_of=rows["scan_id"].map(lambda scan: repeats.get(scan, "")))
 

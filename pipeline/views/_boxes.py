@@ -6,9 +6,12 @@ from torch import Tensor
 from pipeline.keys import fold, integers, uniform
 from pipeline.shapes import MaskBatch
 from pipeline.views._crop import vector
-from pipeline.views._walk import alone
+from pipeline.views._walk import alone, room
 
 BORDER_VOX = 3
+
+Triple = tuple[int, int, int]
+Box = tuple[Triple, Triple]  # low, high
 
 
 def draw_boxes(
@@ -31,12 +34,18 @@ def draw_boxes(
     return {"low": low, "high": low + sides * there}
 
 
+def boxes_of(low: Tensor, high: Tensor) -> list[Box]:
+    """The bounds (1, n, 3) of one sample on a CPU as numbers, without boxes that are empty."""
+    pairs = zip(low[0].tolist(), high[0].tolist(), strict=True)
+    return [(tuple(a), tuple(b)) for a, b in pairs if all(last > first for first, last in zip(a, b, strict=True))]
+
+
 def box_mask(low: Tensor, high: Tensor, size_vox: tuple[int, int, int]) -> MaskBatch:
     """(B, n, 3) bounds -> (B, D, H, W) bool: voxels in any of the boxes."""
     if alone(low):
-        mask = torch.zeros(1, *size_vox, dtype=torch.bool)
-        for (a, b, c), (d, e, f) in zip(low[0].tolist(), high[0].tolist(), strict=True):
-            mask[:, a:d, b:e, c:f] = True
+        mask = room(low, 1, *size_vox, dtype=torch.bool).zero_()
+        for box in boxes_of(low, high):
+            mask[(..., *map(slice, *box))] = True
         return mask
     mask = torch.zeros(len(low), *size_vox, dtype=torch.bool, device=low.device)
     for box in range(low.shape[1]):

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.shapes import AffineBatch, MaskBatch, VoxelsBatch
 from pipeline.step import Region
+from pipeline.views._walk import alone, room, slabs
 
 
 def low_of(region: Region, margin_vox: tuple[int, int, int] = (0, 0, 0)) -> tuple[int, int, int]:
@@ -22,7 +24,10 @@ def normalised(region: Region, margin_vox: tuple[int, int, int] = (0, 0, 0)) -> 
     for axis, (low, size, margin) in enumerate(zip(low_of(region, margin_vox), region.size_vox, margin_vox, strict=True)):
         cut = cut.narrow(axis + 2, low, size + 2 * margin)
     low, high = region.window[:, :, None, None, None, :].unbind(-1)
-    return cut.to(torch.float32, memory_format=torch.contiguous_format, copy=True).sub_(low).div_(high - low).clamp_(0.0, 1.0)
+    made = room(cut, *cut.shape, dtype=torch.float32)
+    for part in slabs(cut, cut.shape[2:]):
+        made[:, :, part].copy_(cut[:, :, part]).sub_(low).div_(high - low).clamp_(0.0, 1.0)
+    return made
 
 
 def affine_at(region: Region, first_vox: Tensor, step_vox: Tensor) -> AffineBatch:
@@ -41,6 +46,12 @@ def crop_affine(region: Region) -> AffineBatch:
 
 def crop_valid(region: Region) -> MaskBatch:
     """(B, *size) voxels of the centred crop that lie inside the volume."""
+    if alone(region.inside):
+        bounds = region.inside[0] - vector(low_of(region), region.inside)[:, None]
+        box = [slice(max(0, low), max(0, high)) for low, high in bounds.tolist()]
+        valid = room(region.inside, 1, *region.size_vox, dtype=torch.bool).zero_()
+        valid[0][tuple(box)] = True
+        return valid
     places = []
     for axis, (low, size) in enumerate(zip(low_of(region), region.size_vox, strict=True)):
         index = torch.arange(low, low + size, device=region.inside.device)
@@ -50,6 +61,8 @@ def crop_valid(region: Region) -> MaskBatch:
 
 def vector(values: Sequence[float], like: Tensor) -> Tensor:
     """(n,) of another tensor's type, made on its device: a copy from the host would wait for the GPU."""
+    if like.device.type == "cpu":
+        return torch.tensor(values, dtype=like.dtype)
     return torch.cat([torch.full((1,), value, dtype=like.dtype, device=like.device) for value in values])
 
 
@@ -69,4 +82,6 @@ def inside_places(region: Region, places: list[Tensor]) -> MaskBatch:
 
 def share(mask: MaskBatch) -> Tensor:
     """(B,) share of a mask's voxels that are set."""
+    if alone(mask):  # NumPy counts bits by the vector
+        return torch.tensor([np.count_nonzero(mask.numpy())], dtype=torch.float32) / mask[0].numel()
     return mask.flatten(1).sum(1, dtype=torch.float32) / mask[0].numel()

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.shapes import VoxelsBatch
-from pipeline.views._walk import slabs
+from pipeline.views._walk import SLAB_VOX, alone, room
 
 NUM_LEVELS = 1024
 NUM_POINTS = 512
@@ -36,20 +36,31 @@ def curves(control: Float[Tensor, "B C 4"], invert: Bool[Tensor, "B C"]) -> Curv
 
 def bend(voxels: VoxelsBatch, table: Curves) -> VoxelsBatch:
     """Voxels in [0, 1] through each channel's own table, linear between its entries."""
-    bent = torch.empty_like(voxels)
-    for part in slabs(voxels, voxels.shape[2:]):
-        bent[:, :, part] = _bent(voxels[:, :, part], table)
-    return bent
-
-
-def _bent(voxels: VoxelsBatch, table: Curves) -> VoxelsBatch:
+    bent = room(voxels, *voxels.shape)
+    if alone(voxels):
+        for values, levels, out in zip(voxels[0], table[0], bent[0], strict=True):
+            _bend_one(values, levels, out)
+        return bent
     position = voxels * NUM_LEVELS
     index = position.to(torch.int32)
-    part = position.sub_(index)
+    part = position.frac_()
     rows = table.shape[0] * table.shape[1]
     if rows > 1:
         row = torch.arange(rows, device=table.device, dtype=torch.int32) * table.shape[2]
         index += row.reshape(*table.shape[:2], 1, 1, 1)
     index, flat = index.flatten(), table.reshape(-1)
-    low, high = flat[:-1].index_select(0, index), flat[1:].index_select(0, index)
-    return torch.lerp(low, high, part.flatten()).reshape(voxels.shape)
+    low, high = (values.index_select(0, index).reshape(voxels.shape) for values in (flat[:-1], flat[1:]))
+    return torch.lerp(low, high, part, out=bent)
+
+
+def _bend_one(values: Tensor, levels: Tensor, bent: Tensor) -> None:
+    """(D, H, W) of one channel on a CPU through its levels, over scratch that stays in the caches."""
+    values, bent = values.flatten(), bent.flatten()
+    scratch, indices = room(values, 2, min(SLAB_VOX, len(values))), room(values, min(SLAB_VOX, len(values)), dtype=torch.int32)
+    for first in range(0, len(values), SLAB_VOX):
+        given, out = values[first : first + SLAB_VOX], bent[first : first + SLAB_VOX]
+        part, high = scratch[:, : len(given)]
+        index = indices[: len(given)].copy_(torch.mul(given, NUM_LEVELS, out=part))
+        torch.index_select(levels[:-1], 0, index, out=out)
+        torch.index_select(levels[1:], 0, index, out=high)
+        torch.lerp(out, high, part.frac_(), out=out)

@@ -6,15 +6,17 @@ Each row of a matrix has unit norm, so the field has the same variance everywher
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from pipeline.keys import normal
 from pipeline.shapes import AffineBatch, VoxelsBatch
 from pipeline.views._crop import along
-from pipeline.views._walk import alone, slabs, take
+from pipeline.views._walk import alone, room, slabs, take
 
 Field = Float[Tensor, "B 3 D H W"]
 # Mean length of a vector of 1, 2, 3 standard normal numbers.
@@ -22,6 +24,7 @@ _MEAN_LENGTH = {1: math.sqrt(2 / math.pi), 2: math.sqrt(math.pi / 2), 3: math.sq
 _MOST_KNOTS = 13
 _LEAST_STEP_VOX = 4
 _JUST_LESS = 1.0 - 2.0**-23
+_PLANES = 16  # of the last axis: float32 that fill a line of the cache
 
 
 def draw_knots(keys: Tensor, size_vox: Sequence[int], axes: int) -> Tensor:
@@ -45,15 +48,18 @@ def deformed(
     given. Knots of two axes displace along the first two only. Sampling is linear along the axes displaced.
     """
     columns = affine[:, :3, :3].to(torch.float32)
-    spacing = columns.norm(dim=1)
+    spacing, axes = columns.norm(dim=1), knots.shape[1]
     straight = alone(voxels) and torch.equal(columns[0], torch.diag(spacing[0]))
-    axes = knots.shape[1]
     first, second, third = (_smoothing(n, smooth_mm / spacing[:, axis]) for axis, n in enumerate(size_vox))
-    scale = mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None]
-    coarse = knots * scale @ third.transpose(1, 2)[:, None, None]
+    knots_vox = knots * (mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None])
+    crops = room(voxels, *voxels.shape[:2], *size_vox)
+    warp_mm = room(voxels, len(voxels), 3, *size_vox)
+    if straight and axes == 2:
+        field = second[0] @ (first[0] @ knots_vox[0].flatten(2)).unflatten(2, knots.shape[3:])
+        _in_planes(voxels[0], field, third[0], spacing[0].tolist(), margin_vox, crops[0], warp_mm[0])
+        return crops, warp_mm
+    coarse = knots_vox @ third.transpose(1, 2)[:, None, None]
     coarse = (second[:, None, None] @ coarse).flatten(3)
-    crops = voxels.new_empty(*voxels.shape[:2], *size_vox)
-    warp_mm = voxels.new_empty(len(voxels), 3, *size_vox)
     for rows in slabs(voxels, size_vox):
         shift_vox = (first[:, None, rows] @ coarse).reshape(len(voxels), axes, -1, *size_vox[1:])
         for axis in range(axes):
@@ -65,6 +71,43 @@ def deformed(
             warp_mm[:, :, rows] = torch.einsum("bij,bjdhw->bidhw", columns[:, :, :axes], shift_vox)
         _sample(voxels, shift_vox, margin_vox, rows.start, crops[:, :, rows])
     return crops, warp_mm
+
+
+def _in_planes(
+    voxels: Tensor,
+    field: Tensor,
+    third: Tensor,
+    spacing_mm: Sequence[float],
+    margin_vox: Sequence[int],
+    crops: Tensor,
+    warp_mm: Tensor,
+) -> None:
+    """One sample on a CPU, displaced along the first two axes only: every plane of the last axis is a picture, and PyTorch's sampler of
+    pictures is vectorised. The displacement in voxels is field (2, D, H, knots) times third (W, knots). Fills crops and warp_mm.
+    """
+    depth, height, width = crops.shape[1:]
+    for part in slabs(voxels[None], crops.shape[1:]):
+        for axis in range(2):
+            shift = torch.mm(field[axis, part].flatten(0, 1), third.T, out=warp_mm[axis, part].flatten(0, 1))
+            shift.clamp_(-margin_vox[axis], margin_vox[axis])
+            if spacing_mm[axis] != 1.0:
+                shift.mul_(spacing_mm[axis])
+    warp_mm[2] = 0.0
+    # The sampler counts from -1 to 1, and wants columns before rows.
+    scales = [2.0 / (n - 1) for n in voxels.shape[1:3]]
+    rows, columns = (torch.arange(m, m + n) * scale - 1.0 for n, m, scale in zip((depth, height), margin_vox, scales, strict=False))
+    still = torch.stack([columns.expand(depth, -1), rows[:, None].expand(-1, height)])
+    planes, pictures = field.flip(0).flatten(0, 2).T.contiguous(), voxels.narrow(3, margin_vox[2], width).permute(3, 0, 1, 2)
+    places = room(voxels, _PLANES, 2, depth, height)
+    for first in range(0, width, _PLANES):
+        part = slice(first, min(first + _PLANES, width))
+        place = places[: part.stop - first]
+        torch.mm(third[part], planes, out=place.flatten(1))
+        for axis in (1, 0):
+            shift = place[:, 1 - axis].clamp_(-margin_vox[axis], margin_vox[axis])
+            torch.add(still[1 - axis], shift, alpha=scales[axis], out=shift)
+        made = grid_sample(pictures[part], place.permute(0, 2, 3, 1), padding_mode="border", align_corners=True)
+        crops[..., part].copy_(made.permute(1, 2, 3, 0))
 
 
 def _sample(voxels: VoxelsBatch, shift_vox: Tensor, margin_vox: Sequence[int], first: int, crops: VoxelsBatch) -> None:
@@ -107,6 +150,16 @@ def _num_knots(size: int) -> tuple[int, float]:
 
 def _smoothing(size: int, deviation_vox: Tensor) -> Tensor:
     """(B, size, knots), rows of unit norm; knots lie symmetrically about the middle."""
+    return _smoothing_one(size, float(deviation_vox)) if alone(deviation_vox) else _smoothing_of(size, deviation_vox)
+
+
+@lru_cache(maxsize=64)
+def _smoothing_one(size: int, deviation_vox: float) -> Tensor:
+    """Scans of a store mostly have one spacing."""
+    return _smoothing_of(size, torch.tensor([deviation_vox]))
+
+
+def _smoothing_of(size: int, deviation_vox: Tensor) -> Tensor:
     number, step = _num_knots(size)
     knots = (torch.arange(number, device=deviation_vox.device) - (number - 1) / 2) * step + (size - 1) / 2
     distance = torch.arange(size, device=knots.device)[:, None] - knots

@@ -1,13 +1,14 @@
 """Noise for every voxel from counter keys, a key for each slice: cheap, and the same for any batch."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from pipeline.keys import bits, noise
+from pipeline.keys import bits, fill_noise, noise
 from pipeline.shapes import VoxelsBatch
-from pipeline.views._walk import SLAB_VOX
+from pipeline.views._walk import SLAB_VOX, room
 
 _QUANTILES = 1 << 12
 
@@ -15,14 +16,27 @@ _QUANTILES = 1 << 12
 def uniform_noise(keys: Tensor, shape: tuple[int, int, int, int]) -> VoxelsBatch:
     """(B,) keys -> (B, C, D, H, W) float32 in [0, 1); ``shape`` is (C, D, H, W)."""
     channels, depth, *plane = shape
-    slices = bits(keys, channels * depth).flatten()
     if keys.device.type != "cpu":
-        return noise(slices, *plane).reshape(len(keys), *shape)
-    made = torch.empty(len(slices), *plane)
-    rows = max(1, SLAB_VOX // (plane[0] * plane[1]))
-    for first in range(0, len(slices), rows):
-        made[first : first + rows] = noise(slices[first : first + rows], *plane)
-    return made.reshape(len(keys), *shape)
+        return noise(bits(keys, channels * depth).flatten(), *plane).reshape(len(keys), *shape)
+    made = room(keys, len(keys), *shape, dtype=torch.float32)
+    for b in range(len(keys)):
+        fill_with_noise(made[b], keys[b : b + 1], (0, 0, 0), shape[1:])
+    return made
+
+
+def fill_with_noise(made: Tensor, one: Tensor, low: Sequence[int], high: Sequence[int]) -> None:
+    """Writes into a box of a sample (C, D, H, W) on a CPU what ``uniform_noise`` of its one key (1,) gives there."""
+    channels, depth, height, width = made.shape
+    (a, b, c), (d, e, f) = low, high
+    slices = bits(one, channels * depth).reshape(channels, depth)
+    counter = torch.arange(height * width, dtype=torch.int32).reshape(height, width)[b:e, c:f].flatten()
+    rows = max(1, SLAB_VOX // max(1, len(counter)))
+    for channel in range(channels):
+        for first in range(a, d, rows):
+            last = min(d, first + rows)
+            some = torch.empty(last - first, len(counter))
+            fill_noise(some, slices[channel, first:last], counter)
+            made[channel, first:last, b:e, c:f] = some.reshape(last - first, e - b, f - c)
 
 
 def normal_noise(keys: Tensor, shape: tuple[int, int, int, int]) -> VoxelsBatch:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pipeline.keys import bits, fold, key, uniform
 from pipeline.shapes import VoxelsBatch
-from pipeline.views._walk import take
+from pipeline.views._walk import alone, copied, take
 
+_FEW = 64  # boxes that are quicker walked than all voxels
 _PERMUTATIONS = 4  # of each shape of box, times its voxels by rotation; a power of two
 
 
@@ -34,29 +35,26 @@ class Shuffle:
 
     def apply(self, voxels: VoxelsBatch, order: Tensor, boxes: Tensor) -> VoxelsBatch:
         """Voxels of all channels permuted alike."""
+        if alone(voxels) and self.share * boxes.shape[1] <= _FEW:
+            return self._few(voxels, order, boxes)
         return take(voxels.flatten(2), self.source(order, boxes).flatten(1)).reshape(voxels.shape)
 
     def tiling(self, order: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For each axis: lengths (B, pieces), and for each voxel of the axis its piece, its index in it, and the piece's first voxel."""
-        found, first = [], 0
-        _, _, *pieces = self._on(order.device)
-        for piece, size in zip(pieces, self.size_vox, strict=True):
-            rank = order[:, first : first + len(piece)].argsort(dim=1, stable=True)
-            first += len(piece)
-            ends = piece[rank].cumsum(1)
-            clipped = ends.clamp(max=size)
-            begins = torch.nn.functional.pad(clipped, (1, 0))[:, :-1]
+        found = []
+        for (begins, ends), size in zip(self._cuts(order), self.size_vox, strict=True):
             position = torch.arange(size, device=order.device)
             owner = (position[None, :, None] >= ends[:, None, :]).sum(2)
             begin = begins.gather(1, owner)
-            found.append((clipped - begins, owner, position - begin, begin))
+            found.append((ends.clamp(max=size) - begins, owner, position - begin, begin))
         return found
 
     def source(self, order: Tensor, boxes: Tensor) -> Tensor:
         """(B, D, H, W) int32: the linear index that each voxel takes its value from."""
         (len_d, own_d, in_d, low_d), (len_h, own_h, in_h, low_h), (len_w, own_w, in_w, low_w) = self.tiling(order)
         batch, (depth, height, width) = len(order), self.size_vox
-        start = self._starts(boxes, len_d, len_h, len_w)
+        counts = [length.shape[1] for length in (len_d, len_h, len_w)]
+        start = self._starts(boxes.reshape(batch, *counts), len_d[:, :, None, None], len_h[:, None, :, None], len_w[:, None, None, :])
         start = start.gather(3, own_w[:, None, None].expand(-1, *start.shape[1:3], -1))
         start = start.gather(2, own_h[:, None, :, None].expand(-1, start.shape[1], -1, width))
         breadth = len_w.gather(1, own_w)[:, None, :].to(torch.int32)
@@ -70,17 +68,45 @@ class Shuffle:
         source = table.index_select(0, entry.flatten()).reshape(entry.shape)
         return source.add_(corner[:, None]).add_((low_d * (height * width)).to(torch.int32)[:, :, None, None])
 
-    def _starts(self, boxes: Tensor, *lengths: Tensor) -> Tensor:
-        """(B, boxes along D, H, W) int32: where in the table each box's permutation begins."""
-        (a, b, c), (_, base, *_) = lengths, self._on(boxes.device)
-        a, b, c = (length.clamp(min=1) for length in (a[:, :, None, None], b[:, None, :, None], c[:, None, None, :]))
+    def _few(self, voxels: VoxelsBatch, order: Tensor, boxes: Tensor) -> VoxelsBatch:
+        """The same of one sample on a CPU where hardly a box is shuffled: box by box."""
+        cuts, (_, height, width) = self._cuts(order), self.size_vox
+        boxes = boxes.reshape([ends.shape[1] for _, ends in cuts])
+        chosen = self._chosen(boxes).nonzero()
+        lows = torch.stack([begins[0, chosen[:, axis]] for axis, (begins, _) in enumerate(cuts)], 1)
+        highs = torch.stack([ends[0, chosen[:, axis]].clamp(max=self.size_vox[axis]) for axis, (_, ends) in enumerate(cuts)], 1)
+        starts = self._starts(boxes[tuple(chosen.T)], *(highs - lows).T)
+        shuffled, values, table = copied(voxels), voxels.flatten(2), self._on(voxels.device)[0]
+        for start, low, high in zip(starts.tolist(), lows.tolist(), highs.tolist(), strict=True):
+            sides = [max(0, last - first) for first, last in zip(low, high, strict=True)]
+            source = table[start : start + math.prod(sides)] + ((low[0] * height + low[1]) * width + low[2])
+            shuffled[(..., *map(slice, low, high))] = values[:, :, source].reshape(*values.shape[:2], *sides)
+        return shuffled
+
+    def _cuts(self, order: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each axis (B, pieces): each piece's first voxel, and its end, which for the last ones may lie beyond the crop."""
+        found, first = [], 0
+        _, _, *pieces = self._on(order.device)
+        for piece, size in zip(pieces, self.size_vox, strict=True):
+            rank = order[:, first : first + len(piece)].argsort(dim=1, stable=True)
+            first += len(piece)
+            ends = piece[rank].cumsum(1)
+            found.append((torch.nn.functional.pad(ends.clamp(max=size), (1, 0))[:, :-1], ends))
+        return found
+
+    def _chosen(self, boxes: Tensor) -> Tensor:
+        """Which boxes are shuffled."""
+        return (boxes & 0xFFFFFF).to(torch.float32) < self.share * 0x1000000
+
+    def _starts(self, boxes: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        """int32: where in the table the permutation of each box begins, whose sides are a, b, c."""
+        _, base, *_ = self._on(boxes.device)
+        a, b, c = (length.clamp(min=1) for length in (a, b, c))
         shape = ((a - 1) * self.sides[1] + (b - 1)) * self.sides[2] + (c - 1)
         begin, count = base[shape], a * b * c
-        boxes = boxes.reshape(shape.shape)
         rotation = ((boxes >> 24 & 0xFFFFFF) * count) >> 24
         moved = begin + count * (1 + 2 * (boxes >> 48 & (_PERMUTATIONS - 1))) + rotation
-        shuffled = (boxes & 0xFFFFFF).to(torch.float32) < self.share * 0x1000000
-        return torch.where(shuffled, moved, begin).to(torch.int32)
+        return torch.where(self._chosen(boxes), moved, begin).to(torch.int32)
 
     def _on(self, device: torch.device) -> tuple[Tensor, ...]:
         """Table, base and pieces, copied to a device once."""

@@ -1,7 +1,8 @@
-"""One code for both machines: the whole batch at once on a GPU, one sample at a time on a CPU.
+"""One code for both machines: the whole batch at once on a GPU, one sample at a time on a CPU, or several small ones.
 
 On a CPU temporaries of a whole batch leave the caches and are faulted in anew each time, and a transform that a sample did not draw
-can be skipped; on a GPU a loop over samples and a look at a drawn value both stall the device.
+can be skipped; on a GPU a loop over samples and a look at a drawn value both stall the device. Of small samples the calls cost more than
+their voxels, so they go together. Which way a sample goes depends on its size alone, so that its bits do not depend on the batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pipeline.buffers import Buffers
 from pipeline.shapes import VoxelsBatch
 from pipeline.step import Region, View, ViewBatch
 
 _TENSORS = ("voxels", "affine", "valid", "target", "altered", "hidden", "warp_mm")
 
 SLAB_VOX = 1 << 17
+SMALL_VOX, GROUP_VOX = 1 << 15, 1 << 20  # of a sample that goes with others, and of those together
+_MEMORY = Buffers()
 
 
 class BatchedView(View):
@@ -26,15 +30,19 @@ class BatchedView(View):
         raise NotImplementedError
 
     def apply(self, region: Region, drawn: Mapping[str, Tensor]) -> tuple[ViewBatch, ...]:
-        count = len(region.voxels)
-        if region.voxels.device.type != "cpu" or count == 1:
+        count, size = len(region.voxels), region.voxels[0].numel()
+        if region.voxels.device.type != "cpu":
             return self.at_once(region, drawn)
         joined: tuple[ViewBatch, ...] = ()
-        for b in range(count):
-            views = self.at_once(_sample(region, b), {name: value[b : b + 1] for name, value in drawn.items()})
+        step = GROUP_VOX // size if size <= SMALL_VOX else 1
+        for first in range(0, count, step):
+            rows = torch.arange(first, min(first + step, count))
+            # A small sample that is left over goes with itself: alone it would go the way of a large one.
+            with_others = rows.repeat(2) if len(rows) == 1 and step > 1 else rows
+            views = self.at_once(_samples(region, with_others), {name: value[with_others] for name, value in drawn.items()})
             joined = joined or tuple(_room_for(view, count) for view in views)
             for whole, view in zip(joined, views, strict=True):
-                _place(whole, view, b)
+                _place(whole, view, rows)
         return joined
 
 
@@ -48,6 +56,16 @@ def where_chosen(chosen: Tensor, voxels: VoxelsBatch, change: Callable[[VoxelsBa
 def alone(tensor: Tensor) -> bool:
     """Whether this is one sample on a CPU, so that values may be looked at."""
     return tensor.device.type == "cpu" and len(tensor) == 1
+
+
+def room(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of any content on another's device, and of its type by default; on a CPU in memory that is used again."""
+    dtype = dtype or like.dtype
+    return _MEMORY.take(shape, dtype) if like.device.type == "cpu" else like.new_empty(shape, dtype=dtype)
+
+
+def copied(tensor: Tensor) -> Tensor:
+    return room(tensor, *tensor.shape).copy_(tensor)
 
 
 def slabs(tensor: Tensor, size_vox: Sequence[int]) -> list[slice]:
@@ -65,24 +83,23 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return taken[0][None, None] if len(taken) == 1 else torch.stack(taken)[None]
 
 
-def _sample(region: Region, b: int) -> Region:
-    one = slice(b, b + 1)
-    return replace(region, voxels=region.voxels[one], window=region.window[one], affine=region.affine[one], inside=region.inside[one])
+def _samples(region: Region, rows: Tensor) -> Region:
+    return replace(region, **{name: getattr(region, name)[rows] for name in ("voxels", "window", "affine", "inside")})
 
 
 def _room_for(view: ViewBatch, count: int) -> ViewBatch:
     """A view of ``count`` samples, to be filled."""
 
-    def room(tensor: Tensor) -> Tensor:
-        return tensor.new_empty(count, *tensor.shape[1:])
+    def many(tensor: Tensor) -> Tensor:
+        return room(tensor, count, *tensor.shape[1:])
 
-    tensors = {name: room(getattr(view, name)) for name in _TENSORS if getattr(view, name) is not None}
-    return replace(view, **tensors, answers={name: room(value) for name, value in view.answers.items()})
+    tensors = {name: many(getattr(view, name)) for name in _TENSORS if getattr(view, name) is not None}
+    return replace(view, **tensors, answers={name: many(value) for name, value in view.answers.items()})
 
 
-def _place(whole: ViewBatch, view: ViewBatch, b: int) -> None:
+def _place(whole: ViewBatch, view: ViewBatch, rows: Tensor) -> None:
     for name in _TENSORS:
         if getattr(view, name) is not None:
-            getattr(whole, name)[b] = getattr(view, name)[0]
+            getattr(whole, name)[rows] = getattr(view, name)[: len(rows)]
     for name, value in view.answers.items():
-        whole.answers[name][b] = value[0]
+        whole.answers[name][rows] = value[: len(rows)]

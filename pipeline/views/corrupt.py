@@ -16,12 +16,12 @@ from pipeline.matrices import inverted
 from pipeline.shapes import MaskBatch, VoxelsBatch
 from pipeline.step import Context, Region, ViewBatch
 from pipeline.views import _elastic
-from pipeline.views._boxes import box_mask, draw_boxes
+from pipeline.views._boxes import Box, box_mask, boxes_of, draw_boxes
 from pipeline.views._crop import along, crop_affine, crop_valid, inside_places, low_of, normalised, share
 from pipeline.views._curves import bend, curves
-from pipeline.views._noise import uniform_noise
+from pipeline.views._noise import fill_with_noise, uniform_noise
 from pipeline.views._shuffle import Shuffle
-from pipeline.views._walk import BatchedView, alone, slabs, where_chosen
+from pipeline.views._walk import BatchedView, alone, copied, room, slabs, where_chosen
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -84,8 +84,8 @@ class Corrupt(BatchedView):
         config, size, channels = self.config, self.context.size_vox, region.voxels.shape[1]
         drawn = self._choices(keys)
         control = uniform(fold(keys, "control points"), channels, 4)
-        drawn["curves"] = curves(control, uniform(fold(keys, "invert"), channels) < config.invert)
-        drawn |= {f"shuffle_{name}": value for name, value in self.shuffle.draw(fold(keys, "shuffle")).items()}
+        drawn |= {"control": control, "invert": uniform(fold(keys, "invert"), channels) < config.invert}
+        drawn["boxes"] = fold(keys, "shuffle")
         over = draw_boxes(fold(keys, "in-painting"), size, config.in_painting_side, config.in_painting_boxes, config.one_more, 0)
         kept = draw_boxes(fold(keys, "out-painting"), size, config.out_painting_side, config.out_painting_windows, config.one_more, 1)
         drawn |= {"over_low": over["low"], "over_high": over["high"], "kept_low": kept["low"], "kept_high": kept["high"]}
@@ -96,12 +96,12 @@ class Corrupt(BatchedView):
 
     def at_once(self, region: Region, drawn: Mapping[str, Tensor]) -> tuple[ViewBatch, ...]:
         target, shown, valid, warp_mm = self._deformed(region, drawn)
-        voxels = where_chosen(drawn["shuffle"], shown, lambda v: self.shuffle.apply(v, drawn["shuffle_order"], drawn["shuffle_boxes"]))
-        voxels = where_chosen(drawn["non_linear"], voxels, lambda v: bend(v, drawn["curves"]))
+        voxels = where_chosen(drawn["shuffle"], shown, lambda v: self.shuffle.apply(v, **self.shuffle.draw(drawn["boxes"])))
+        voxels = where_chosen(drawn["non_linear"], voxels, lambda v: bend(v, curves(drawn["control"], drawn["invert"])))
         painted = self._painted(drawn)
-        voxels = where_chosen(drawn["in_painting"] | drawn["out_painting"], voxels, lambda v: self._filled(v, painted, drawn["fill"]))
+        voxels = where_chosen(drawn["in_painting"] | drawn["out_painting"], voxels, lambda v: self._filled(v, painted, drawn))
         view = ViewBatch(
-            voxels=voxels.clone() if voxels is target else voxels,
+            voxels=copied(voxels) if voxels is target else voxels,
             affine=crop_affine(region),
             valid=valid,
             target=target,
@@ -138,15 +138,15 @@ class Corrupt(BatchedView):
         size = self.context.size_vox
         still = wide[(..., *(slice(m, m + n) for m, n in zip(self.margin_vox, size, strict=True)))]
         if alone(wide) and not bool(chosen):
-            crop = still.contiguous()
-            return crop, crop, valid, torch.zeros(1, 3, *size)
+            crop = copied(still)
+            return crop, crop, valid, room(wide, 1, 3, *size).zero_()
         knots = drawn["knots"] * chosen[:, None, None, None, None]
         shown, warp_mm = _elastic.deformed(
             wide, knots, region.affine, size, config.elastic_mean_mm, config.elastic_smooth_mm, self.margin_vox
         )
         if config.elastic_target:
             return shown, shown, self._valid_after(region, warp_mm, valid), warp_mm
-        return still.contiguous(), shown, valid, warp_mm
+        return copied(still), shown, valid, warp_mm
 
     def _painted(self, drawn: Mapping[str, Tensor]) -> MaskBatch:
         """(B, D, H, W) voxels painted over."""
@@ -158,9 +158,32 @@ class Corrupt(BatchedView):
         kept, over = box_mask(drawn["kept_low"], drawn["kept_high"], size), box_mask(drawn["over_low"], drawn["over_high"], size)
         return (outside[:, None, None, None] & ~kept) | (inside[:, None, None, None] & over)
 
-    def _filled(self, voxels: VoxelsBatch, painted: MaskBatch, fill: Tensor) -> VoxelsBatch:
+    def _filled(self, voxels: VoxelsBatch, painted: MaskBatch, drawn: Mapping[str, Tensor]) -> VoxelsBatch:
+        if alone(voxels):
+            return self._filled_one(voxels, drawn)
+        fill = drawn["fill"]
         new = fill[:, :, None, None, None] if self.config.fill == "constant" else uniform_noise(fill, tuple(voxels.shape[1:]))
         return torch.where(painted[:, None], new, voxels)
+
+    def _filled_one(self, voxels: VoxelsBatch, drawn: Mapping[str, Tensor]) -> VoxelsBatch:
+        """The same of one sample on a CPU, box by box: noise only where it is seen."""
+        made = room(voxels, *voxels.shape)
+        if bool(drawn["out_painting"]):
+            self._fill(made, drawn["fill"], ((0, 0, 0), self.context.size_vox))
+            for low, high in boxes_of(drawn["kept_low"], drawn["kept_high"]):
+                kept = (..., *map(slice, low, high))
+                made[kept] = voxels[kept]
+            return made
+        made.copy_(voxels)
+        for box in boxes_of(drawn["over_low"], drawn["over_high"]):
+            self._fill(made, drawn["fill"], box)
+        return made
+
+    def _fill(self, made: VoxelsBatch, fill: Tensor, box: Box) -> None:
+        if self.config.fill == "constant":
+            made[(..., *map(slice, *box))] = fill[:, :, None, None, None]
+        else:
+            fill_with_noise(made[0], fill, *box)
 
     def _valid_after(self, region: Region, warp_mm: Tensor, valid: MaskBatch) -> MaskBatch:
         """Voxels whose displaced place lies inside the volume."""
@@ -179,8 +202,12 @@ class Corrupt(BatchedView):
 
 def _differs(voxels: VoxelsBatch, target: VoxelsBatch) -> MaskBatch:
     """Where any channel differs."""
-    found = torch.empty(len(voxels), *voxels.shape[2:], dtype=torch.bool, device=voxels.device)
+    found = room(voxels, len(voxels), *voxels.shape[2:], dtype=torch.bool)
     for part in slabs(voxels, voxels.shape[2:]):
-        differs = (voxels[:, :, part] - target[:, :, part]).abs_() > SAME
-        found[:, part] = differs[:, 0] if differs.shape[1] == 1 else differs.any(1)
+        change = room(voxels, *voxels[:, :, part].shape)
+        torch.sub(voxels[:, :, part], target[:, :, part], out=change).abs_()
+        if change.shape[1] == 1:
+            torch.gt(change[:, 0], SAME, out=found[:, part])
+        else:
+            found[:, part] = (change > SAME).any(1)
     return found

@@ -27,8 +27,10 @@ class Bricks:
         self.path = path
         try:
             self._array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, SyntaxError) as error:  # python-blosc2 parses the name of the type
             raise ValueError(f"{path}: {_UNREADABLE.format(error)}") from error
+        if not isinstance(self._array, blosc2.NDArray):
+            raise ValueError(f"{path}: {_UNREADABLE.format('it holds no array')}")
         self.shape, self.dtype = tuple(self._array.shape), np.dtype(self._array.dtype)
         self._lock, self._handle = threading.Lock(), ctypes.c_void_p()
         self._bytes = _mapped(path)
@@ -41,7 +43,12 @@ class Bricks:
             _library().b2nd_free(self._handle)
 
     def read(self, low: Sequence[int], high: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """The box from index ``low`` up to ``high``, into ``out`` if that is given: contiguous, of the box's shape and the array's type."""
+        """The box from index ``low`` up to ``high``, into ``out`` if that is given: contiguous, of the box's shape and the array's type.
+
+        LZ4 knows no checksum: of a damaged file some blocks are a ``ValueError`` that names it, others are other voxels. Whether a file is
+        what was written, ``Store`` asks before it opens one.
+        """
+        assert all(0 <= a <= b <= n for a, b, n in zip(low, high, self.shape, strict=True)), f"{low} to {high} is no box of {self.shape}"
         shape = tuple(int(b) - int(a) for a, b in zip(low, high, strict=True))
         if out is None:
             out = np.empty(shape, self.dtype)

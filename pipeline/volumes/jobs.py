@@ -6,7 +6,7 @@ Volume, and raises ``RefusedVolumeError``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from anatomy.grid import Grid
 from pipeline.files import digest_of
 from pipeline.volumes.memory import at_most
-from pipeline.volumes.preparation import LowInformationError, WrongLabelsError, guess_modality, prepare
+from pipeline.volumes.preparation import LostLabels, LowInformationError, guess_modality, prepare
 from pipeline.volumes.resample import onto
 from pipeline.volumes.store import Store
 from pipeline.volumes.volume import Volume
@@ -28,7 +28,6 @@ TOO_LARGE = (
     "Preparing the scan takes more memory than a worker may use.",
     "Give each worker more: `vesalius preprocess --memory-mb`, or mem_mb of the rule preprocess.",
 )
-WRONG_LABELS = "Mend the label file, or take it out of the task's labels."
 Reader = Callable[..., Volume]
 
 
@@ -49,6 +48,12 @@ class Part:
     paths: tuple[str, ...]
     modality: str
     channel: str
+
+
+def form_of(kind: str) -> str:
+    """sform or qform, where the kind of a file names the one that places its voxels (``nifti:qform-3``)."""
+    part = kind.partition(":")[2]
+    return part[:5] if part.startswith(("sform", "qform")) else ""
 
 
 @dataclass(frozen=True)
@@ -78,20 +83,20 @@ class Job:
     @property
     def content_digest(self) -> str:
         """What must be unchanged for the stored volume to stay."""
-        parts = [(part.scan_id, part.modality, part.channel) for part in self.parts]
+        parts = [(part.scan_id, part.modality, part.channel, *filter(None, [form_of(part.kind)])) for part in self.parts]
         return digest_of([FORMAT, self.identity, parts, sorted(self.labels), self.content, self.settings])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: stored if it has no code. ``task``: the one whose labels are at fault, if they are."""
+    """What became of a job: stored if it has no code, without the labels that were ``lost``."""
 
     scan_id: str
     code: str = ""
     reason: str = ""
     remedy: str = ""
     kept: bool = False
-    task: str = ""
+    lost: tuple[LostLabels, ...] = ()
 
 
 def process(job: Job, read: Reader, memory_mb: int | None = None) -> Outcome:
@@ -110,7 +115,7 @@ def process(job: Job, read: Reader, memory_mb: int | None = None) -> Outcome:
 def _made(job: Job, read: Reader, store: Store) -> Outcome:
     try:
         volume, modalities = read_parts(job.parts, read)
-        labels = {task: _labels(task, source, volume.grid, read) for task, source in job.labels.items()}
+        labels, lost = read_labels(job.labels, volume.grid, read)
         values = {task: source.values for task, source in job.labels.items()}
         done = prepare(volume, modalities, labels, values=values, **job.settings)
     except RefusedVolumeError as error:
@@ -119,26 +124,31 @@ def _made(job: Job, read: Reader, store: Store) -> Outcome:
     except LowInformationError as error:
         store.remove(job.scan_id)
         return Outcome(job.scan_id, "LOW_INFORMATION", str(error), "nothing to do, if it is a scout, a mask or a test file")
-    except WrongLabelsError as error:
-        store.remove(job.scan_id)
-        return Outcome(job.scan_id, error.code, str(error), WRONG_LABELS, task=error.task)
     meta = {**job.identity, "channels": [part.channel for part in job.parts], "content": job.content_digest, **done.meta}
     store.write(job.scan_id, done.voxels, done.body, meta, done.labels, done.fingerprint.packed())
-    return Outcome(job.scan_id)
+    return Outcome(job.scan_id, lost=(*lost, *done.lost))
 
 
-def _labels(task: str, source: LabelSource, grid: Grid, read: Reader) -> Volume:
-    try:
-        return read(source.kind, source.paths, source, grid)
-    except RefusedVolumeError as error:
-        raise WrongLabelsError(task, error.code, f"labels of task {task}: {error.reason} {error.remedy}") from error
+def read_labels(sources: Mapping[str, LabelSource], grid: Grid, read: Reader) -> tuple[dict[str, Volume], list[LostLabels]]:
+    """(labels by task, those that are refused): what is wrong with labels is no fault of their image."""
+    found, lost = {}, []
+    for task, source in sources.items():
+        try:
+            found[task] = read(source.kind, source.paths, source, grid)
+        except RefusedVolumeError as error:
+            lost.append(LostLabels(task, error.code, f"{error.reason} {error.remedy}"))
+    return found, lost
 
 
 def is_done(job: Job, store: Store) -> bool:
-    """Whether the store holds this very volume, with every file there."""
-    if job.scan_id not in store or store.meta(job.scan_id).get("content") != job.content_digest:
+    """Whether the store holds this very volume, with every file there and all its labels; labels that were refused are read again."""
+    if job.scan_id not in store:
         return False
-    return not store.missing(job.scan_id)
+    meta = store.meta(job.scan_id)
+    if meta.get("content") != job.content_digest or store.missing(job.scan_id):
+        return False
+    values = meta["label_values"]
+    return all(task in values and (not source.values or {*values[task]} <= {0, *source.values}) for task, source in job.labels.items())
 
 
 def read_parts(parts: tuple[Part, ...], read: Reader) -> tuple[Volume, tuple[str, ...]]:

@@ -28,23 +28,25 @@ class LowInformationError(ValueError):
     """A volume in which there is nothing to learn."""
 
 
-class WrongLabelsError(ValueError):
-    """Labels of a task that don't lie where their image lies, or hold no labels; ``code`` is one of the reason codes."""
+@dataclass(frozen=True)
+class LostLabels:
+    """Labels of a task that cannot be used; ``code`` is one of the reason codes, ``told`` says more than its sentence does."""
 
-    def __init__(self, task: str, code: str, message: str) -> None:
-        super().__init__(message)
-        self.task, self.code = task, code
+    task: str
+    code: str
+    told: str
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Arguments of ``Store.write``."""
+    """Arguments of ``Store.write``; and the labels that are not among them, with the reason."""
 
     voxels: np.ndarray
     body: np.ndarray
     meta: dict[str, Any]
     labels: dict[str, np.ndarray]
     fingerprint: Fingerprint
+    lost: tuple[LostLabels, ...] = ()
 
 
 def guess_modality(voxels: np.ndarray) -> str:
@@ -64,9 +66,9 @@ def prepare(
     values: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Prepared:
     """``modalities`` names one a channel; the body is that of the first channel. Labels are volumes of one channel by task, as are the
-    ``values`` that they may hold (none: any). Raises LowInformationError, and WrongLabelsError that names the task."""
+    ``values`` that they may hold (none: any). Labels that don't fit their image are lost. Raises LowInformationError."""
     volume = volume.canonical()
-    masks = {task: _label_mask(task, mask, volume.grid, values.get(task, ())) for task, mask in sorted(labels.items())}
+    masks, lost = _masks(labels, volume.grid, values)
     check_information(volume)
     found = survey(volume)
     body = find_body(found.blocks, modalities[0])
@@ -90,7 +92,7 @@ def prepare(
         "foreground": foreground(voxels, stored_body, modalities, contract),
         "label_values": {task: np.unique(mask).tolist() for task, mask in resampled.items()},
     }
-    return Prepared(voxels, stored_body, meta, resampled, prints)
+    return Prepared(voxels, stored_body, meta, resampled, prints, lost)
 
 
 def check_information(volume: Volume) -> None:
@@ -133,22 +135,30 @@ def _grid_meta(grid: Grid, contract: Contract, modalities: tuple[str, ...], box:
     }
 
 
-def _label_mask(task: str, labels: Volume, grid: Grid, known: Sequence[int]) -> np.ndarray:
-    labels = labels.canonical()
+def _masks(
+    labels: Mapping[str, Volume], grid: Grid, known: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, np.ndarray], tuple[LostLabels, ...]]:
+    """((D, H, W) uint8 by task, what is wrong with the others)."""
+    ordered = {task: volume.canonical() for task, volume in sorted(labels.items())}
+    faults = {task: _fault(volume, grid, known.get(task, ())) for task, volume in ordered.items()}
+    masks = {task: volume.voxels[0].astype(np.uint8) for task, volume in ordered.items() if faults[task] is None}
+    return masks, tuple(LostLabels(task, *fault) for task, fault in faults.items() if fault)
+
+
+def _fault(labels: Volume, grid: Grid, known: Sequence[int]) -> tuple[str, str] | None:
+    """(code, what is wrong) of labels that don't lie where their image lies, or hold anything but ``known`` values."""
     if not labels.grid.same_place(grid):
         where = f"{labels.grid.shape} voxels of {_rounded(labels.grid.spacing_mm)} mm from {_rounded(labels.grid.affine[:3, 3])}"
         image = f"{grid.shape} of {_rounded(grid.spacing_mm)} mm from {_rounded(grid.affine[:3, 3])}"
-        told = f"labels of task {task} lie on another grid than their image: {where}, the image {image}"
-        raise WrongLabelsError(task, "LABELS_OFF_GRID", told)
+        return "LABELS_OFF_GRID", f"they lie on another grid than their image: {where}, the image {image}"
     values = labels.voxels[0]
     mask = values.astype(np.uint8)
     if labels.num_channels != 1 or not np.array_equal(mask, values):
-        raise WrongLabelsError(task, "LABELS_NOT_WHOLE", f"labels of task {task} must be whole numbers from 0 to 255 in one channel")
+        return "LABELS_NOT_WHOLE", "they must be whole numbers from 0 to 255 in one channel"
     unknown = sorted(set(np.unique(mask).tolist()) - {0, *known}) if known else []
     if unknown:
-        told = f"labels of task {task} hold {', '.join(map(str, unknown))}, but its classes are {', '.join(map(str, known))}"
-        raise WrongLabelsError(task, "LABELS_VALUES", told)
-    return mask
+        return "LABELS_VALUES", f"they hold {', '.join(map(str, unknown))}, but the task's classes are {', '.join(map(str, known))}"
+    return None
 
 
 def _kept(body: Body, masks: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -3,80 +3,28 @@
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from drawn import CENTRE, ball, image, make_segmentation, make_structure_set, outline, write
+from drawn import ball
 from faults.phantom import LPS_TO_RAS
-from faults.series import save, uid
+from tiny_study import STUDY, TASK, TUMOUR, drawn, person, planned, segmented
 
 from pipeline.configuration import read_config
-from pipeline.files import write_json
-from pipeline.folder import StudyFolder
 from pipeline.labels.companion import Structure
 from pipeline.labels.names import names_path
-from pipeline.plan import make_plan, plan_json
+from pipeline.plan import make_plan
 from pipeline.scans.identity import study_private
 from pipeline.task import Task
 from pipeline.verbs import forget, index, preprocess
 from pipeline.volumes.store import Store
-
-TASK = {
-    "segments": {"liver": ["hepar*"], "tumour": ["code:SCT:777"], "background": ["couch"]}, "may_be_absent": ["tumour"], "on_top": [2],
-    "kind": {"segmentation": {"classes": {1: "liver", 2: "tumour"}}},
-}  # fmt: skip
-STUDY = {
-    "sources": [{"path": "{data}/scans"}], "shards": 1, "split": {"test": 1, "validation": 1}, "preprocess": {"crop_body": False},
-    "tasks": ["organs.yaml"],
-    "finetune": {"num_labels": [1]},
-}  # fmt: skip
-TUMOUR = ball(5.0, CENTRE + 2)
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("VESALIUS_PRIVATE", str(tmp_path / "private"))
     return tmp_path
-
-
-def person(root: Path, number: int, **options):
-    """The slices of one person's scan, written and given back."""
-    slices = image(series=f"p{number}", shape=(32, 36), **options)
-    rng = np.random.default_rng(number)
-    for ds in slices:
-        ds.PatientID, ds.StudyInstanceUID = f"PERSON{number}", uid("study", number)
-        pixels = np.frombuffer(ds.PixelData, np.uint16) + rng.integers(0, 300, ds.Rows * ds.Columns).astype(np.uint16)
-        ds.PixelData = pixels.tobytes()
-    save(slices, root / "scans" / f"{number}")
-    return slices
-
-
-def planned(root: Path, task=TASK, study=STUDY) -> StudyFolder:
-    (root / "organs.yaml").write_text(yaml.safe_dump(task))
-    (root / "tiny.yaml").write_text(yaml.safe_dump(study))
-    plan = make_plan(root / "tiny.yaml", str(root), str(root / "results"))
-    where = StudyFolder(Path(plan.results))
-    write_json(where.plan, plan_json(plan))
-    return where
-
-
-def segmented(slices, root: Path, name: str, shapes=None):
-    ds = make_segmentation(slices, shapes or {(1, "Hepar Rex"): ball(), (2, "Growth of Jane"): TUMOUR})
-    ds.SegmentSequence[-1].SegmentedPropertyTypeCodeSequence[0].CodeValue = "777"
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid(name)
-    return write(ds, root / "scans" / f"{name}.dcm")
-
-
-def drawn(slices, root: Path, name: str):
-    """A structure set of a liver (a box of contours) and a couch."""
-    corners = [(4.5, 5.5), (20.5, 5.5), (20.5, 15.5), (4.5, 15.5)]
-    regions = {
-        (1, "hepar"): [(number, outline(slices[number], corners)) for number in range(2, 9)],
-        (2, "COUCH"): [(number, outline(slices[number], np.array(corners) * 50)) for number in range(2, 9)],
-    }
-    return write(make_structure_set(slices, regions), root / "scans" / f"{name}.dcm")
 
 
 def truth(store: Store, scan: str) -> np.ndarray:
@@ -149,54 +97,6 @@ def test_a_changed_rule_reads_the_labels_again(root):
     after = (Store(where.store).labels(scan, "organs") == 2).sum()
     assert before > 50
     assert after == 0, "the liver lies on top now"
-
-
-def test_pixels_that_are_wrong_stop_preprocess_with_one_message(root):
-    segmented(person(root, 1), root, "first")
-    where = planned(root, {**TASK, "on_top": []})
-    index.run(where.root)
-    with pytest.raises(
-        ValueError, match=r"1 scans have labels that don't match them.*\n  scan [a-z2-7]{16}: LABELS_OVERLAP: labels of task"
-    ):
-        preprocess.run(where.root, "00")
-    assert not list(Store(where.store))
-
-
-def mask(root: Path, number: int, values, shift=0.0, kind=np.uint8):
-    """A NIfTI mask on the grid of a person's DICOM series."""
-    from pipeline.scans.reading import read_scan
-
-    paths = sorted((root / "scans" / str(number)).iterdir())
-    grid = read_scan("dicom", paths).grid
-    affine = grid.affine.copy()
-    affine[0, 3] += shift
-    (root / "masks").mkdir(exist_ok=True)
-    array = np.zeros(grid.shape, kind)
-    array[5:9, 5:9, 3:6] = values
-    nibabel.save(nibabel.Nifti1Image(array, affine), root / "masks" / f"{number}.nii.gz")
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({}, ""),
-        ({"shift": 1.0}, "LABELS_OFF_GRID"),
-        ({"values": 0.5, "kind": np.float32}, "LABELS_NOT_WHOLE"),
-        ({"values": 7}, "LABELS_VALUES"),
-    ],
-)
-def test_a_mask_must_lie_on_the_grid_of_its_image_and_hold_classes_only(root, change, code):
-    person(root, 1)
-    mask(root, 1, **{"values": 2, **change})
-    where = planned(root, {"labels": "{data}/masks", "kind": TASK["kind"]})
-    index.run(where.root)
-    if not code:
-        preprocess.run(where.root, "00")
-        (scan,) = Store(where.store)
-        assert Store(where.store).meta(scan)["label_values"] == {"organs": [0, 2]}
-        return
-    with pytest.raises(ValueError, match=rf"scan [a-z2-7]{{16}}: {code}: labels of task organs"):
-        preprocess.run(where.root, "00")
 
 
 def test_the_example_of_the_page_is_the_one_that_can_be_run():

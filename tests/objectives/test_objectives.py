@@ -77,6 +77,19 @@ def test_figures_are_single_numbers_without_a_gradient(objective, network, make_
         assert torch.isfinite(value), figure
 
 
+def test_points_are_rows_without_a_gradient_and_whoever_restores_says_its_contrast(objective, network, make_step, num_crops):
+    step = make_step(network, num_crops)
+    loss = objective(step)
+    assert all(points.ndim == 2 and len(points) == 4 and not points.requires_grad for points in loss.points.values())
+    restored = objective.restored(step)
+    assert ("contrast" in loss.metrics) == (restored is not None), "the alarm on one grey reads it"
+    if restored is not None:
+        view, given = restored
+        own, wanted = (volumes.detach().flatten(1).std(1, correction=0) for volumes in (given, step.views[view][0].target))
+        torch.testing.assert_close(loss.metrics["contrast"], own.mean() / wanted.mean(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(loss.counts["contrast"], wanted.sum(), rtol=1e-5, atol=0)
+
+
 def test_bfloat16_features_give_nearly_the_float32_loss(objective, network, make_step, num_crops):
     fill(objective, network, make_step, num_crops)
     exact = objective(make_step(network, num_crops)).value

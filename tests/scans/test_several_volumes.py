@@ -1,14 +1,17 @@
 """Files that hold several volumes: each is a scan of its own, the file one row of the inventory, and the crosswalk a row for each scan."""
 
 import gzip
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from faults.series import make_enhanced, make_series, save
+from faults.dicom_mosaic import make_mosaic
+from faults.phantom import error
+from faults.series import make_enhanced, make_series, save, uid
 
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.folder import StudyFolder
 from pipeline.plan import make_plan, plan_json
 from pipeline.scans.accounts import read_accounts, write_accounts
@@ -162,3 +165,80 @@ def test_convert_splits_4d_files_only_when_it_is_told_to(study, tmp_path):
     assert table(tmp_path / "plain/quarantine.tsv")["code"].to_list() == ["MISSING_SLICE"]
     with pytest.raises(ValueError, match="--four-d"):
         convert.run(tmp_path / "data", tmp_path / "plain", four_d="all")
+
+
+def times(number=3):
+    """Classic slices of time points, told apart by acquisition and instance number."""
+    found = [make_series(8, modality="MR", offset=50.0 * time) for time in range(number)]
+    for time, slices in enumerate(found):
+        for place, ds in enumerate(slices):
+            ds.InstanceNumber, ds.AcquisitionNumber = time * len(slices) + place + 1, time + 1
+    return found
+
+
+@pytest.mark.parametrize("policy", ["refuse", "split"])
+def test_all_volumes_of_a_dicom_series_are_taken_without_a_word(tmp_path, policy):
+    save([ds for part in times() for ds in part], tmp_path / "classic")
+    save([make_mosaic(time=time, offset=50.0 * time) for time in range(3)], tmp_path / "mosaics")
+    found = take_stock([Place(tmp_path, "scans", four_d=policy)], IDENTITY)
+    assert len(found.scans) == 6
+    assert {file.status for file in found.files} == {"volume"}
+
+
+@pytest.mark.parametrize("how", ["classic", "mosaics", "enhanced"])
+def test_the_first_volume_of_a_dicom_series_in_time_is_taken_where_its_source_says_so(tmp_path, how):
+    if how == "classic":
+        save([ds for part in times() for ds in part], tmp_path)
+    elif how == "mosaics":
+        save([make_mosaic(time=time, offset=50.0 * time) for time in (2, 0, 1)], tmp_path)
+    else:
+        stamps = [f"20260101120{2 - time}00.5" for time in range(3) for _ in range(8)]  # frames stand from late to early
+        content = [{"FrameAcquisitionDateTime": stamp, "TemporalPositionIndex": 3 - number // 8} for number, stamp in enumerate(stamps)]
+        frames = [ds for time in (2, 1, 0) for ds in make_series(8, offset=50.0 * time)]
+        save([make_enhanced(frames, content=content)], tmp_path)
+    found = take_stock([Place(tmp_path, "scans", four_d="first")], IDENTITY)
+    (scan,) = found.scans
+    assert error(read_scan(scan.kind, scan.paths)) <= 0.51
+    statuses = [(file.status, file.scan_id) for file in found.files]
+    taken, left = {"classic": (8, 16), "mosaics": (1, 2), "enhanced": (1, 0)}[how]
+    assert statuses.count(("volume", scan.scan_id)) == taken
+    assert statuses.count(("left_out", scan.scan_id)) == left
+    assert len(statuses) == taken + left
+
+
+def test_a_first_volume_that_is_refused_leaves_its_place_to_the_next(tmp_path):
+    first, second, third = times()
+    save([ds for part in (first[:3] + first[4:], second, third) for ds in part], tmp_path)
+    found = take_stock([Place(tmp_path, "scans", four_d="first")], IDENTITY)
+    (scan,) = found.scans
+    assert error(read_scan(scan.kind, scan.paths), 50.0) <= 0.51
+    assert sorted(file.status for file in found.files) == ["left_out"] * 8 + ["quarantined"] * 7 + ["volume"] * 8
+    assert {file.code for file in found.files} == {None, Code.MISSING_SLICE}
+
+
+def test_each_series_has_a_first_volume_of_its_own(tmp_path):
+    for name in "AB":
+        slices = [ds for part in times(2) for ds in part]
+        for number, ds in enumerate(slices):
+            ds.SeriesInstanceUID = uid("series", name)
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid(name, number)
+        save(slices, tmp_path / name)
+    found = take_stock([Place(tmp_path, "scans", four_d="first")], IDENTITY)
+    assert len(found.scans) == 2
+    assert {path.parent.name for scan in found.scans for path in scan.paths} == {"A", "B"}
+
+
+def test_what_is_left_out_is_accounted_for_and_forgotten_with_the_first(study, tmp_path):
+    shutil.rmtree(tmp_path / "data" / "series")
+    save([ds for part in times() for ds in part], tmp_path / "data" / "fmri")
+    plan = read_json(study.plan)
+    plan["study"]["sources"][0]["four_d"] = "first"
+    write_json(study.plan, plan)
+    index.run(study.root)
+    assert table(study.inventory)["status"].value_counts().to_dict() == {"left_out": 16, "volume": 9}
+    assert len(table(study.shard("00"))) == 2
+    forget.run(study.root, "P1")
+    index.run(study.root)
+    assert table(study.inventory)["status"].value_counts().to_dict() == {"forgotten": 24, "volume": 1}
+    convert.run(tmp_path / "data", tmp_path / "out", four_d="first")
+    assert table(tmp_path / "out" / "inventory.tsv")["status"].value_counts().to_dict() == {"left_out": 16, "volume": 9}

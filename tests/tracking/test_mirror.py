@@ -1,6 +1,7 @@
 """The mirror pushes what is new, once; a store that was lost or never reached is made from the files alone."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -130,3 +131,25 @@ def test_journals_of_another_machine_land_in_one_store(study, tmp_path):
     verb.run(study, also=[other])
     assert ("transfer:task-scratch-1", "loss", 5, 3.0) in points(study)
     assert (f"run:{RUN}", "loss", 20, 0.05) in points(study)
+
+
+def test_after_going_back_the_curve_is_the_final_one_and_an_older_copy_takes_nothing_back(study, tmp_path):
+    shutil.copytree(study, tmp_path / "copy")
+    verb.run(study, also=None)
+    journal = Journal(study / "runs" / RUN / "journal.jsonl")
+    first, second, *_ = journal.path.read_bytes().splitlines(keepends=True)
+    journal.truncate(len(first) + len(second))  # as a run does that goes back to its checkpoint of step 10
+    journal.write("note", step=10, text="went back from step 20 to 10", first_sample=80, skipped=[])
+    for step, loss in ((20, 0.7), (30, 0.6)):
+        journal.write("train", step=step, metrics={"loss": loss})
+    for _ in range(2):
+        verb.run(study, also=[tmp_path / "copy"])
+        curve = [(step, value) for key, name, step, value in points(study) if (key, name) == (f"run:{RUN}", "loss")]
+        assert curve == [(10, 0.1), (20, 0.7), (30, 0.6)]
+    with sqlite3.connect(study / "mlflow.db") as store:
+        rows = store.execute(
+            "select r.lifecycle_stage, count(d.key) from runs r join tags t on t.run_uuid = r.run_uuid and t.key = 'vesalius.key' "
+            "left join tags d on d.run_uuid = r.run_uuid and d.key = 'vesalius.recipe_digest' "
+            "where t.value like 'run:%' group by r.run_uuid"
+        )
+        assert sorted(rows) == [("active", 1), ("deleted", 1)], "one was replaced, once, with all that stands beside the curve"

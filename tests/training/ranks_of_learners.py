@@ -137,7 +137,7 @@ def steps_of(learner: Learner, micro: int, rows: slice = slice(None), count: int
         learner.update(seen)
         for name, loss in losses.items():
             found[f"{step} loss {name}"] = learner.ranks.mean(loss.value.detach())
-            found |= {f"{step} figure {name} {metric}": value for metric, value in loss.metrics.items() if metric != "spread"}
+            found |= {f"{step} figure {name} {metric}": value for metric, value in loss.metrics.items()}
     return found | {f"state {name}": value.clone() for name, value in learner.state_dict().items()}
 
 

@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
+from pipeline.recipe import share
 from pipeline.training.distributed.launch import Launched, compare, first_of, introduction, launched, meeting
-from pipeline.training.distributed.ranks import Ranks, joined, share
+from pipeline.training.distributed.ranks import Ranks, joined
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29400"}
 SRUN = {

@@ -95,15 +95,10 @@ def test_backward_through_leaves_equals_plain_backward(study, tmp_path):
     loop.learner.backward([region])
     through = {name: p.grad.clone() for name, p in loop.learner.named_parameters() if p.grad is not None}
     loop.learner.zero_grad()
-    losses, _, pairs = loop.learner.losses(region)
-    sum(loss.value for loss in losses.values()).backward()
-    heads = {name for name, p in loop.learner.named_parameters() if p.grad is not None}
-    assert all(name.startswith("objectives.") for name in heads), "a loss reached the network without its leaves"
-    reached = [(feature, leaf.grad) for feature, leaf in pairs if leaf.grad is not None]
-    torch.autograd.backward(*zip(*reached, strict=True))
+    sum(loss.value for loss in loop.learner.losses(region)[0].values()).backward()
     for name, parameter in loop.learner.named_parameters():
-        if name in through:
-            assert torch.equal(parameter.grad, through[name]), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(through[name], parameter.grad, rtol=1e-5, atol=1e-8, msg=name)
     assert {name for name in through if name.startswith("network.encoder")}
 
 

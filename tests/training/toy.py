@@ -62,10 +62,10 @@ class Toy(nn.Module):
         x = (region.voxels.flatten(1).float() - 500) / 500
         found = self.network(x)
         loss = F.mse_loss(found, self.teacher(x)) + 0.1 * (found @ self.queue.T).square().mean() + 0.1 * (found @ self.anchors.T).mean()
-        return {"toy": Loss(loss, metrics={"size": found.detach().norm()})}, x, []
+        return {"toy": Loss(loss, metrics={"size": found.detach().norm()})}, x
 
     def backward(self, micro, **when):
-        losses, x, _ = self.losses(*micro, **when)
+        losses, x = self.losses(*micro, **when)
         losses["toy"].value.backward()
         for parameter in self.parameters():
             if parameter.grad is not None:

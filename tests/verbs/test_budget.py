@@ -1,6 +1,9 @@
 """`vesalius budget`: a recipe alone on made-up scans, and a study's store."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +47,7 @@ def called(*arguments):
 def test_a_recipe_alone_is_measured_and_forecast(recipe):
     found = json.loads(called(recipe, "--steps", 12, "--check", "--json"))  # enough that not all is read ahead of them
     measured, forecast = found["measured"], found["forecast"]
+    assert "all-reduce" not in measured["stages"], "one process cannot say"
     inside = sum(value for stage, value in measured["stages"].items() if stage not in ("read", "decode"))
     assert inside == pytest.approx(measured["step_s"], rel=0.02), "the stages are the whole step"
     assert all(measured["stages"][stage] > 0 for stage in ("views", "forward", "losses", "backward", "update", "decode"))
@@ -55,11 +59,27 @@ def test_a_recipe_alone_is_measured_and_forecast(recipe):
     assert found["check"]["real_cpu_s"] > 0
 
 
+def test_two_ranks_measure_what_they_wait_for_each_others_gradients(recipe):
+    command = [sys.executable, "-m", "pipeline", "budget", str(recipe), "--steps", "4", "--ranks", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)["measured"]  # one object, of rank 0
+    assert (measured["ranks"], measured["batch"]) == (2, 4)
+    assert measured["stages"]["all-reduce"] > 0
+    inside = sum(value for stage, value in measured["stages"].items() if stage not in ("read", "decode"))
+    assert inside == pytest.approx(measured["step_s"], rel=0.05)
+    assert (measured["fit"]["micro_batch"], measured["fit"]["how"]) == (2, "the recipe's own, on each rank")
+    odd = CliRunner().invoke(app, ["budget", str(recipe), "--ranks", "3"])
+    assert odd.exit_code != 0
+    assert "training.batch: 4 crops a step cannot be shared evenly by 3 ranks" in str(odd.exception or odd.output)
+
+
 def test_what_people_read_names_every_stage_and_what_to_ask_slurm_for(recipe):
     text = called(recipe, "--steps", 2)
     for word in ("views", "forward", "backward", "all-reduce", "update", "decode", "share of peak", "micro-batch", "on 4 such", "#SBATCH"):
         assert word in text, word
     assert "Check:" not in text
+    assert "all-reduce   one process: not measured (--ranks)" in text
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

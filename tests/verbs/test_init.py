@@ -280,6 +280,20 @@ def test_sequences_in_a_4d_file_of_the_decathlon_become_channels(tmp_path):
     assert plan.tasks["task01"]["kind"]["segmentation"]["classes"] == {"1": "tumour"}
 
 
+def test_headers_that_place_voxels_in_two_ways_are_named_beside_the_key_that_settles_it(cohort, tmp_path):
+    for folder in ("images", "labels"):
+        image = nibabel.load(cohort / folder / "case3.nii.gz")
+        twice = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+        twice.set_sform(image.affine, 1)
+        twice.set_qform(np.diag([-1.0, 1.0, 1.0, 1.0]) @ image.affine, 1)
+        nibabel.save(twice, cohort / folder / "case3.nii.gz")
+    study, _ = call(cohort, tmp_path)
+    line = next(line for line in study.read_text().splitlines() if "placement" in line)
+    assert line.startswith("    # placement: sform   # sform and qform disagree in 1 headers looked at")
+    study.write_text(study.read_text().replace("# placement: sform", "placement: sform"))
+    assert make_plan(study).study["sources"][0]["placement"] == "sform"
+
+
 def test_a_folder_without_labels_becomes_a_study_that_only_pretrains(tmp_path, capsys):
     root = tmp_path / "Dataset001"
     subjects = {}

@@ -13,6 +13,12 @@ VOLUME = 72
 CENTRE = 36
 
 
+@pytest.fixture(autouse=True)
+def one_by_one(monkeypatch):
+    """The crops of the tests are small, and stand for large ones."""
+    monkeypatch.setattr("pipeline.views._walk.SMALL_VOX", 0)
+
+
 @pytest.fixture
 def make_region():
     """Regions around the same place of the same made-up volumes, with any margin."""

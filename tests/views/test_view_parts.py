@@ -198,6 +198,24 @@ def test_a_field_of_zeros_changes_nothing():
     assert not bool(warp_mm.any())
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3])
+def test_boxes_shuffled_one_by_one_are_those_shuffled_all_at_once(share, keys_of):
+    shuffle = Shuffle((16, 24, 12), side=0.25, share=share)
+    drawn = shuffle.draw(keys_of(1, 2, 3))
+    values = torch.rand(3, 2, 16, 24, 12)
+    whole = shuffle.apply(values, **drawn)
+    for b in range(3):
+        one = slice(b, b + 1)
+        assert torch.equal(shuffle._few(values[one], drawn["order"][one], drawn["boxes"][one]), whole[one])
+
+
+def test_noise_of_a_box_is_that_of_the_whole_crop_there(keys_of):
+    whole, made = _noise.uniform_noise(keys_of(5), (2, 7, 9, 11)), torch.full((2, 7, 9, 11), -1.0)
+    _noise.fill_with_noise(made, keys_of(5), (1, 2, 3), (6, 4, 9))
+    assert torch.equal(made[:, 1:6, 2:4, 3:9], whole[0, :, 1:6, 2:4, 3:9])
+    assert int((made == -1.0).sum()) == 2 * (7 * 9 * 11 - 5 * 2 * 6)
+
+
 def test_noise_is_uniform_or_normal_and_each_voxel_has_its_own(keys_of):
     flat, bell = (make(keys_of(3, 4), (2, 40, 40, 40)) for make in (_noise.uniform_noise, _noise.normal_noise))
     assert flat.shape == bell.shape == (2, 2, 40, 40, 40)

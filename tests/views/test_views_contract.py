@@ -14,9 +14,10 @@ TRANSVW = (
     "corrupt",
     {"one_of": True, "non_linear": 0.25, "shuffle": 0.25, "in_painting": 0.25, "out_painting": 0.25, "elastic": 1.0, "elastic_axes": 2},
 )
+FEW_BOXES = ("corrupt", {"shuffle": 1.0, "shuffle_share": 0.02, "in_painting": 1.0, "out_painting": 0.0})
 COARSE = ("augment", {"flip": True, "low_resolution": 1.0, "num_views": 3})
 SPARSE = ("masked", {"hide": "sparse", "block_vox": [5, 8, 4]})
-CASES = [*((name, {}) for name in plugins.names("views")), ELASTIC, NOT_ELASTIC_TARGET, TRANSVW, COARSE, SPARSE]
+CASES = [*((name, {}) for name in plugins.names("views")), ELASTIC, NOT_ELASTIC_TARGET, TRANSVW, FEW_BOXES, COARSE, SPARSE]
 
 every_view = pytest.mark.parametrize(
     ("name", "values"), CASES, ids=[f"{name}-{'-'.join(values) or 'default'}"[:40] for name, values in CASES]
@@ -88,8 +89,15 @@ def test_a_larger_margin_changes_nothing(name, values, make_region, make_view, k
         assert_same(view.apply(narrow, view.draw(keys, narrow)), view.apply(wide, view.draw(keys, wide)), atol=1e-5)
 
 
+@pytest.fixture(params=["one by one", "in groups of three"])
+def either_way(request, monkeypatch):
+    """Samples go together if they are small."""
+    monkeypatch.setattr("pipeline.views._walk.SMALL_VOX", 0 if request.param == "one by one" else 1 << 20)
+    monkeypatch.setattr("pipeline.views._walk.GROUP_VOX", 3 * 40 * 48 * 36)
+
+
 @every_view
-def test_a_sample_is_the_same_alone_and_in_any_batch(name, values, make_region, make_view, keys_of, sample_of):
+def test_a_sample_is_the_same_alone_and_in_any_batch(either_way, name, values, make_region, make_view, keys_of, sample_of):
     view, region = make_view(name, **values), make_region()
     batch = view.apply(region, view.draw(keys_of(5, 6, 7, 8), region))
     third = sample_of(region, 2)
@@ -107,7 +115,7 @@ def test_another_key_draws_another_view_where_there_is_anything_to_draw(name, va
 
 
 @every_view
-def test_one_sample_at_a_time_equals_the_whole_batch_at_once(name, values, make_region, make_view, keys_of):
+def test_one_sample_at_a_time_equals_the_whole_batch_at_once(either_way, name, values, make_region, make_view, keys_of):
     view, region = make_view(name, channels=2, **values), make_region(channels=2, oblique=True, inside=(30, 44))
     drawn = view.draw(keys_of(*range(10, 14)), region)
     assert_same(view.apply(region, drawn), view.at_once(region, drawn), atol=2e-6 if "elastic" not in values else 2e-5)

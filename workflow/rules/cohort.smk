@@ -67,7 +67,7 @@ checkpoint split:
     params:
         folder=lambda wildcards: FOLDER,
         version=VERSION,
-        settings=json.dumps(PLAN["study"]["split"], sort_keys=True),
+        settings=json.dumps([PLAN["study"]["split"], PLAN["study"]["max_refused"]], sort_keys=True),
     log:
         f"{FOLDER}/logs/split.log",
     benchmark:

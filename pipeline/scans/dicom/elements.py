@@ -18,20 +18,19 @@ from pipeline.scans.quarantine import Code, Refused
 
 WANTED: dict[int, tuple[str, str]] = {
     0x00080005: ("SpecificCharacterSet", "texts"), 0x00080008: ("ImageType", "texts"), 0x00080016: ("SOPClassUID", "text"),
-    0x00080018: ("SOPInstanceUID", "text"), 0x00080020: ("StudyDate", "text"),
-    0x00080021: ("SeriesDate", "text"), 0x00080022: ("AcquisitionDate", "text"),
-    0x00080031: ("SeriesTime", "text"), 0x00080032: ("AcquisitionTime", "text"), 0x00080060: ("Modality", "text"),
-    0x00080064: ("ConversionType", "text"), 0x00089206: ("VolumetricProperties", "text"),
+    0x00080018: ("SOPInstanceUID", "text"), 0x00080020: ("StudyDate", "text"), 0x00080021: ("SeriesDate", "text"),
+    0x00080022: ("AcquisitionDate", "text"), 0x00080031: ("SeriesTime", "text"), 0x00080032: ("AcquisitionTime", "text"),
+    0x00080060: ("Modality", "text"), 0x00080064: ("ConversionType", "text"), 0x00089206: ("VolumetricProperties", "text"),
     0x00089207: ("VolumeBasedCalculationTechnique", "text"), 0x00100020: ("PatientID", "text"), 0x00100021: ("IssuerOfPatientID", "text"),
     0x00101030: ("PatientWeight", "numbers"), 0x00180024: ("SequenceName", "text"), 0x00180080: ("RepetitionTime", "text"),
     0x00180081: ("EchoTime", "text"), 0x00180082: ("InversionTime", "text"), 0x00180086: ("EchoNumbers", "text"),
-    0x00181060: ("TriggerTime", "numbers"), 0x00181314: ("FlipAngle", "text"), 0x00189087: ("DiffusionBValue", "doubles"),
-    0x00189089: ("DiffusionGradientOrientation", "doubles"), 0x0020000D: ("StudyInstanceUID", "text"),
+    0x00181060: ("TriggerTime", "numbers"), 0x00181310: ("AcquisitionMatrix", "shorts"), 0x00181314: ("FlipAngle", "text"),
+    0x00189087: ("DiffusionBValue", "doubles"), 0x00189089: ("DiffusionGradientOrientation", "doubles"),
+    0x0020000D: ("StudyInstanceUID", "text"),
     0x0020000E: ("SeriesInstanceUID", "text"), 0x00200012: ("AcquisitionNumber", "text"), 0x00200013: ("InstanceNumber", "numbers"),
     0x00200032: ("ImagePositionPatient", "numbers"), 0x00200037: ("ImageOrientationPatient", "numbers"),
-    0x00200052: ("FrameOfReferenceUID", "text"),
-    0x00200100: ("TemporalPositionIdentifier", "text"), 0x00201002: ("ImagesInAcquisition", "numbers"),
-    0x00280002: ("SamplesPerPixel", "short"),
+    0x00200052: ("FrameOfReferenceUID", "text"), 0x00200100: ("TemporalPositionIdentifier", "text"),
+    0x00201002: ("ImagesInAcquisition", "numbers"), 0x00280002: ("SamplesPerPixel", "short"),
     0x00280004: ("PhotometricInterpretation", "text"), 0x00280008: ("NumberOfFrames", "numbers"), 0x00280010: ("Rows", "short"),
     0x00280011: ("Columns", "short"), 0x00280030: ("PixelSpacing", "numbers"), 0x00280100: ("BitsAllocated", "short"),
     0x00280101: ("BitsStored", "short"), 0x00280102: ("HighBit", "short"), 0x00280103: ("PixelRepresentation", "short"),
@@ -39,6 +38,7 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00281052: ("RescaleIntercept", "numbers"), 0x00281053: ("RescaleSlope", "numbers"), 0x00283000: ("ModalityLUTSequence", "present"),
     0x00541001: ("Units", "text"), 0x00541102: ("DecayCorrection", "text"),
 }  # fmt: skip
+ARRAYS = {"doubles": ("d", 8), "shorts": ("H", 2)}
 LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 SHORT = frozenset((b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST",
                    b"TM", b"UI", b"UL", b"US"))  # fmt: skip
@@ -213,8 +213,9 @@ def _value(raw: bytes, kind: str) -> Any:
         if len(raw) < 2:
             raise Refused(Code.BAD_HEADER)
         return _SHORT(raw)[0]
-    if kind == "doubles":
-        return struct.unpack_from(f"<{len(raw) // 8}d", raw) if len(raw) % 8 == 0 else None
+    if kind in ARRAYS:
+        letter, size = ARRAYS[kind]
+        return struct.unpack_from(f"<{len(raw) // size}{letter}", raw) if len(raw) % size == 0 else None
     text = raw.decode("latin-1").strip("\0 ")
     if kind == "texts":
         return tuple(word.strip() for word in text.split("\\"))

@@ -44,10 +44,10 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
         raise Refused(Code.SOP_CLASS)
     _check_kind(values)
     enhanced = sop_class in ENHANCED
-    mosaic = not enhanced and "MOSAIC" in {word.upper() for word in values.get("ImageType", ())}  # enhanced objects only keep the word
+    shape = (values.get("Rows", 0), values.get("Columns", 0))
+    mosaic = not enhanced and _is_mosaic(values, shape)  # enhanced objects only keep the word
     if mosaic and sop_class != MR:
         raise Refused(Code.MOSAIC)
-    shape = (values.get("Rows", 0), values.get("Columns", 0))
     if min(shape) < 1 or max(shape) > MAX_SIDE:
         raise Refused(Code.TOO_LARGE if max(shape) > MAX_SIDE else Code.BAD_HEADER)
     series, instance = sys.intern(values.get("SeriesInstanceUID", "")), values.get("SOPInstanceUID", "")
@@ -71,6 +71,19 @@ def _check_kind(values: dict[str, Any]) -> None:
         raise Refused(Code.BURNED_IN)
     if values.get("SamplesPerPixel", 1) != 1 or not values.get("PhotometricInterpretation", "MONOCHROME2").startswith("MONOCHROME"):
         raise Refused(Code.COLOUR)
+
+
+def acquired_of(matrix: Any) -> tuple[int, int] | None:
+    """Sides of the matrix that was acquired, the smaller first. AcquisitionMatrix has them as rows or columns, of frequency and of phase,
+    with zeros for the two that it does not use."""
+    sides = sorted(int(side) for side in matrix or () if side > 0)
+    return (sides[0], sides[1]) if len(sides) == 2 and len(matrix) == 4 else None
+
+
+def _is_mosaic(values: dict[str, Any], shape: tuple[int, int]) -> bool:
+    """An image that says so, and is larger than what was acquired: some tools take mosaics apart and leave the word in every slice."""
+    named = "MOSAIC" in {word.upper() for word in values.get("ImageType", ())}
+    return named and acquired_of(values.get("AcquisitionMatrix")) != tuple(sorted(shape))
 
 
 def _traits(values: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
 """Siemens mosaics: the slices of an MR volume as tiles of one image, row by row in a square that is as wide as it must be.
 
 How many tiles hold slices, and towards which side of the image plane they follow each other, stands in the CSA header alone; a mosaic
-without one (XA software, many anonymisers) is refused, and so is one whose header contradicts itself. The position in the header is that
+without one (XA software, many anonymisers) is refused, and so is one whose header contradicts itself. An image that calls itself a mosaic
+but is of the matrix that was acquired is a slice like any other (``headers``). The position in the header is that
 which an image of the mosaic's size would have around the first tile's centre: the tile's corner lies (mosaic - tile) / 2 pixels further.
 Source: https://nipy.org/nibabel/dicom/dicom_mosaic.html.
 """
@@ -9,6 +10,7 @@ Source: https://nipy.org/nibabel/dicom/dicom_mosaic.html.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +22,7 @@ from pipeline.scans.dicom import objects
 from pipeline.scans.dicom.csa import Values, read_csa
 from pipeline.scans.dicom.elements import numbers_of
 from pipeline.scans.dicom.geometry import axes
+from pipeline.scans.dicom.headers import acquired_of
 from pipeline.scans.dicom.pixels import Image
 from pipeline.scans.dicom.slices import Slice
 from pipeline.scans.placement import MAX_SPACING_MM
@@ -77,7 +80,21 @@ def _tiling(dataset: Any, csa: Values, shape: tuple[int, int]) -> tuple[int, tup
     wide = math.isqrt(number - 1) + 1
     if shape[0] % wide or shape[1] % wide:
         raise Refused(Code.MOSAIC)
-    return number, (shape[0] // wide, shape[1] // wide)
+    tile = (shape[0] // wide, shape[1] // wide)
+    acquired = _acquired(dataset, csa)
+    if acquired is not None and min(tile) < acquired[0] and max(tile) < acquired[1]:
+        raise Refused(Code.MOSAIC)  # a slice that was cut out of a mosaic, and would be cut again
+    return number, tile
+
+
+def _acquired(dataset: Any, csa: Values) -> tuple[int, int] | None:
+    """Sides of the matrix that was acquired, the smaller first; no tile is smaller. In the CSA header as text, such as ``64p*64``."""
+    try:
+        public = acquired_of(dataset.get("AcquisitionMatrix"))
+    except Exception:  # pydicom reads an element when it is asked for, and then raises what it likes
+        raise Refused(Code.CORRUPT) from None
+    text = re.fullmatch(r"(\d{1,4})[a-z]*\*(\d{1,4})[a-z]*", " ".join(csa.get("AcquisitionMatrixText", ())), re.ASCII)
+    return public or (tuple(sorted(map(int, text.groups()))) if text else None)
 
 
 def _side(csa: Values, normal: np.ndarray) -> int:

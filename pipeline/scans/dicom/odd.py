@@ -32,7 +32,7 @@ def _converted(value: Any, kind: str) -> Any:
     many = isinstance(value, (list, tuple)) or hasattr(value, "append")
     if kind == "short":
         return int(value) & 0xFFFF
-    if kind in ("numbers", "doubles"):
+    if kind in ("numbers", "doubles", "shorts"):
         return numbers_of(value if many else [value])
     if kind == "present":
         return True

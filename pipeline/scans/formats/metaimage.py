@@ -5,7 +5,7 @@ Format: itk.org/Wiki/MetaIO/Documentation. A row of TransformMatrix is the direc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from pipeline.scans.dicom.geometry import LPS_TO_RAS
 from pipeline.scans.formats import nrrd
 from pipeline.scans.formats.detached import beside
 from pipeline.scans.formats.header_text import MAX_LINES, line_of, numbers, wholes
-from pipeline.scans.formats.payload import Allocate, Stored, check_shape, check_size, read_voxels, skip, unzipped
+from pipeline.scans.formats.inflating import unzipped
+from pipeline.scans.formats.payload import Allocate, Stored, check_count, check_shape, check_size, one_of, read_voxels, skip
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
@@ -51,13 +52,15 @@ class MetaImage:
     data: str
 
 
-def read_metaimage(path: Path | str, allocate: Allocate = np.empty) -> Volume:
-    """voxels (1, D, H, W), int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``."""
+def read_metaimage(path: Path | str, allocate: Allocate = np.empty, number: int | None = None) -> Volume:
+    """voxels (1, D, H, W), int16 where that is exact, else float32, on the file's own grid in RAS+ mm; raises ``Refused``. ``number`` is
+    that of one volume of a 4-D file, which is refused without it."""
     path = Path(path)
     try:
         read_head, read_rest = (nrrd.read_header, nrrd.read_data) if _is_nrrd(path) else (_header, _voxels)
         with path.open("rb") as stream:
             header = read_head(stream)
+            header = replace(header, stored=one_of(header.stored, number))
             if not header.data:
                 return Volume(read_rest(path, stream, header, allocate), header.grid)
         data = beside(path, header.data)
@@ -67,9 +70,16 @@ def read_metaimage(path: Path | str, allocate: Allocate = np.empty) -> Volume:
         raise Refused(Code.UNREADABLE) from None
 
 
-def read_grid(path: Path | str) -> Grid:
-    """Where the voxels of a file lie, from its header alone; raises ``Refused``."""
-    return _any_header(Path(path)).grid
+def read_grid(path: Path | str, four_d: bool = False) -> Grid:
+    """Where the voxels of a file lie, from its header alone; raises ``Refused``. ``four_d``: the file may hold several volumes."""
+    header = _any_header(Path(path))
+    one_of(header.stored, 0 if four_d else None)
+    return header.grid
+
+
+def count_volumes(path: Path | str) -> int:
+    """How many volumes a file holds, by its header; raises ``Refused``."""
+    return _any_header(Path(path)).stored.count
 
 
 def detached_of(path: Path) -> tuple[Path, ...]:
@@ -95,7 +105,7 @@ def _is_nrrd(path: Path) -> bool:
 def _voxels(path: Path, stream: Any, header: MetaImage, allocate: Allocate) -> np.ndarray:
     begin, size = stream.tell() + max(0, header.skip), path.stat().st_size
     if header.skip < 0:
-        begin = max(0, size - header.stored.num_bytes)
+        begin = max(0, size - header.stored.total_bytes)
     check_size(size - begin, header.is_packed, header.stored)
     if header.packed_bytes not in (None, size - begin):
         raise Refused(Code.TRUNCATED if size - begin < header.packed_bytes else Code.CORRUPT)
@@ -110,12 +120,12 @@ def _header(stream: Any) -> MetaImage:
         raise Refused(Code.BAD_HEADER)
     if not _flag(words, "BinaryData", True):
         raise Refused(Code.TRANSFER_SYNTAX)
-    if wholes(words.get("NDims", "")) != [3] or wholes(words.get("ElementNumberOfChannels", "1")) != [1]:
-        raise Refused(Code.DIMENSIONS)
+    if wholes(words.get("ElementNumberOfChannels", "1")) != [1]:
+        raise Refused(Code.DATA_TYPE)
     sides = wholes(words.get("DimSize", ""))
-    if len(sides) != 3:
+    if len(sides) not in (3, 4) or wholes(words.get("NDims", "")) != [len(sides)]:
         raise Refused(Code.DIMENSIONS)
-    shape = check_shape(sides)
+    shape, count = check_shape(sides[:3]), check_count(*sides[3:] or [1])
     kind = TYPES.get(words.get("ElementType", ""))
     if kind is None:
         raise Refused(Code.DATA_TYPE)
@@ -124,14 +134,14 @@ def _header(stream: Any) -> MetaImage:
     slope, inter = (words.get(f"ElementToIntensityFunction{name}", plain) for name, plain in (("Slope", "1"), ("Offset", "0")))
     if (numbers(slope, 1)[0], numbers(inter, 1)[0]) != (1, 0):
         raise Refused(Code.SCALING)  # no two readers agree on whether to apply it
-    stored = Stored(shape, np.dtype(kind).newbyteorder(">" if _flag(words, "ElementByteOrderMSB", False) else "<"))
+    stored = Stored(shape, np.dtype(kind).newbyteorder(">" if _flag(words, "ElementByteOrderMSB", False) else "<"), count=count)
     is_packed, data = _flag(words, "CompressedData", False), words["ElementDataFile"]
     data = "" if data.upper() == "LOCAL" else data
     (skipped,) = wholes(words.get("HeaderSize", "0"))[:1]
     if not -1 <= skipped <= MAX_SKIP or (skipped and (is_packed or not data)):
         raise Refused(Code.BAD_HEADER)
     packed = wholes(words.get("CompressedDataSize", ""))[0] if is_packed else None
-    return MetaImage(stored, grid_of(shape, _affine(words, shape)), is_packed, packed, skipped, data)
+    return MetaImage(stored, grid_of(shape, _affine(words, len(sides))), is_packed, packed, skipped, data)
 
 
 def _words(stream: Any) -> dict[str, str]:
@@ -159,8 +169,8 @@ def _flag(words: dict[str, str], name: str, default: bool) -> bool:
     return found
 
 
-def _affine(words: dict[str, str], shape: tuple[int, int, int]) -> np.ndarray:
-    """Index to RAS+ mm."""
+def _affine(words: dict[str, str], num_axes: int) -> np.ndarray:
+    """Index to RAS+ mm. A fourth axis counts volumes: it must neither turn into the other three nor move them."""
     spacing = words.get("ElementSpacing", words.get("ElementSize"))
     if spacing is None:
         raise Refused(Code.PIXEL_SPACING)
@@ -169,17 +179,22 @@ def _affine(words: dict[str, str], shape: tuple[int, int, int]) -> np.ndarray:
     unit = MM.get(words.get("DistanceUnits", ""))
     if unit is None:
         raise Refused(Code.BAD_HEADER)
-    sides, turn = numbers(spacing, 3), numbers(words["TransformMatrix"], 9).reshape(3, 3)
+    sides, offset = numbers(spacing, num_axes)[:3], numbers(words["Offset"], num_axes)[:3]
+    matrix = numbers(words["TransformMatrix"], num_axes**2).reshape(num_axes, num_axes)
+    turn, apart = matrix[:3, :3], matrix - np.eye(num_axes)
     if (sides <= 0).any():
         raise Refused(Code.PIXEL_SPACING)
+    if apart[3:].any() or apart[:, 3:].any():
+        raise Refused(Code.ORIENTATION)
     if np.abs(np.linalg.norm(turn, axis=1) - 1).max() > 1e-3:
         raise Refused(Code.ORIENTATION)  # a matrix that scales: readers differ on whether the spacing counts twice
-    if numbers(words.get("CenterOfRotation", "0 0 0"), 3).any():
+    if numbers(words.get("CenterOfRotation", "0 " * num_axes), num_axes).any():
         raise Refused(Code.ORIENTATION_CONFLICT)
-    _check_letters(words.get("AnatomicalOrientation", ""), turn)
+    letters = words.get("AnatomicalOrientation", "")
+    _check_letters(letters[:3] if len(letters) == num_axes else letters, turn)
     affine = np.eye(4)
     affine[:3, :3] = turn.T * sides * unit
-    affine[:3, 3] = numbers(words["Offset"], 3) * unit
+    affine[:3, 3] = offset * unit
     return LPS_TO_RAS @ affine
 
 

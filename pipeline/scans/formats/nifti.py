@@ -9,8 +9,9 @@ import numpy as np
 
 from anatomy.grid import Grid
 from pipeline.scans.formats.detached import beside
+from pipeline.scans.formats.inflating import Gunzipped
 from pipeline.scans.formats.nifti_header import affine_of, check_extensions, count_of, kind_of, offset_of, parse, scaling_of, shape_of
-from pipeline.scans.formats.payload import Allocate, Gunzipped, Stored, check_size, fill, read_voxels, skip
+from pipeline.scans.formats.payload import Allocate, Stored, check_size, fill, one_of, read_voxels, skip
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
@@ -94,10 +95,8 @@ def _understood(stream: Any, path: Path, number: int | None, placement: str) -> 
     """(header, bytes between it and the voxels, grid, how those of a volume are stored); the stream then stands behind the header."""
     pair = _is_pair(path)
     header, size = _header(stream, pair)
-    shape, count = shape_of(header, four_d=number is not None), count_of(header)
-    if (number or 0) >= count:
-        raise Refused(Code.CHANGED)
-    stored = Stored(shape, kind_of(header), *scaling_of(header), number or 0, count)
+    shape = shape_of(header, four_d=number is not None)
+    stored = one_of(Stored(shape, kind_of(header), *scaling_of(header), count=count_of(header)), number)
     offset = offset_of(header, size, pair)
     return header, offset if pair else offset - size, grid_of(shape, affine_of(header, shape, placement)), stored
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.scans.formats.payload import check_shape
+from pipeline.scans.formats.payload import check_count, check_shape
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 
@@ -47,7 +47,7 @@ def shape_of(header: Any, four_d: bool = False) -> tuple[int, int, int]:
 
 def count_of(header: Any) -> int:
     """Volumes along the fourth axis."""
-    return int(header["dim"][4]) if int(header["dim"][0]) >= 4 else 1
+    return check_count(int(header["dim"][4])) if int(header["dim"][0]) >= 4 else 1
 
 
 def kind_of(header: Any) -> np.dtype:

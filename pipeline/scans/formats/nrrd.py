@@ -11,7 +11,9 @@ import numpy as np
 
 from anatomy.grid import Grid
 from pipeline.scans.formats.header_text import MAX_LINES, line_of, numbers, wholes
-from pipeline.scans.formats.payload import Allocate, Gunzipped, Stored, check_shape, check_size, read_voxels, skip, unbzipped
+from pipeline.scans.formats.inflating import Gunzipped, unbzipped
+from pipeline.scans.formats.nrrd_axes import Axes, axes_of, vectors_of
+from pipeline.scans.formats.payload import Allocate, Stored, check_size, read_voxels, skip
 from pipeline.scans.placement import grid_of
 from pipeline.scans.quarantine import Code, Refused
 
@@ -34,8 +36,8 @@ FIELDS = {
     "spacedimension", "spaceunits", "spaceorigin", "spacedirections", "measurementframe",
 }  # fmt: skip
 NOT_BESIDE_SPACE = ("axismins", "axismaxs")
-PLAIN_AXES = ("domain", "space", "none", "???", "")
 MAX_SKIP = 1 << 24
+MAX_KEY = 64  # of a writer's own keys and values: none that counts is longer
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Nrrd:
 
 def read_header(stream: Any) -> Nrrd:
     """From the start of a file; the stream then stands behind the header."""
-    fields = _fields(stream)
+    fields, keys = _fields(stream)
     try:
-        shape, axes = _shape(fields)
+        axes = axes_of(fields, keys)
         kind = TYPES.get(fields["type"].lower())
         encoding = fields["encoding"].lower()
     except KeyError:
@@ -69,8 +71,8 @@ def read_header(stream: Any) -> Nrrd:
     lines, skipped = (_one(fields.get(name, "0")) for name in ("lineskip", "byteskip"))
     if not 0 <= lines <= MAX_LINES or not -1 <= skipped <= MAX_SKIP or (skipped < 0 and encoding != "raw"):
         raise Refused(Code.BAD_HEADER)
-    stored = Stored(shape, np.dtype(kind).newbyteorder(order))
-    return Nrrd(stored, grid_of(shape, _affine(fields, shape, axes)), encoding, lines, skipped, fields.get("datafile", ""))
+    stored = Stored(axes.shape, np.dtype(kind).newbyteorder(order), count=axes.count, blocks=axes.blocks)
+    return Nrrd(stored, grid_of(axes.shape, _affine(fields, axes)), encoding, lines, skipped, fields.get("datafile", ""))
 
 
 def read_data(path: Path, stream: Any, header: Nrrd, allocate: Allocate) -> np.ndarray:
@@ -81,7 +83,7 @@ def read_data(path: Path, stream: Any, header: Nrrd, allocate: Allocate) -> np.n
     opened = ENCODINGS[header.encoding]
     begin, size = stream.tell(), path.stat().st_size
     if opened is None and header.bytes < 0:
-        begin = max(begin, size - header.stored.num_bytes)
+        begin = max(begin, size - header.stored.total_bytes)
         stream.seek(begin)
     inside = stream if opened is None else opened(stream)
     skip(inside, max(0, header.bytes))
@@ -89,19 +91,23 @@ def read_data(path: Path, stream: Any, header: Nrrd, allocate: Allocate) -> np.n
     return read_voxels(inside, header.stored, allocate)[None]
 
 
-def _fields(stream: Any) -> dict[str, str]:
-    """Fields by name, without blanks in it; each may stand once, and none that is not NRRD's."""
+def _fields(stream: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """(fields by name, without blanks in it; the writer's own values by key). A field may stand once, and none that is not NRRD's."""
     if not re.fullmatch(r"NRRD000[1-5]", line_of(stream) or ""):
         raise Refused(Code.BAD_HEADER)
     fields: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for _ in range(MAX_LINES):
         line = line_of(stream)
         if line is None and "datafile" not in fields:
             raise Refused(Code.TRUNCATED)
         if not line:
-            return fields
+            return fields, keys
         found = re.match(r"(.*?):([= ]|$)(.*)", line, re.DOTALL)
-        if line.startswith("#") or (found and found[2] == "="):
+        if line.startswith("#"):
+            continue
+        if found and found[2] == "=":
+            keys[found[1][:MAX_KEY]] = found[3][:MAX_KEY].strip()
             continue
         name = found[1].strip().lower().replace(" ", "").replace("centers", "centerings") if found else ""
         if name not in FIELDS or name in fields:
@@ -110,71 +116,49 @@ def _fields(stream: Any) -> dict[str, str]:
     raise Refused(Code.BAD_HEADER)
 
 
-def _shape(fields: dict[str, str]) -> tuple[tuple[int, int, int], list[int]]:
-    """Three sides and which axes they belong to; an axis of one sample that runs nowhere is left out."""
-    sizes, count = wholes(fields["sizes"]), _one(fields["dimension"])
-    if len(sizes) != count:
-        raise Refused(Code.BAD_HEADER)
-    vectors = _vectors(fields.get("spacedirections", ""), count)
-    axes = [axis for axis in range(count) if not (sizes[axis] == 1 and vectors[axis] is None)]
-    kinds = fields.get("kinds", "").lower().split() or [""] * count
-    if len(kinds) != count:
-        raise Refused(Code.BAD_HEADER)
-    if len(axes) != 3 or any(vectors[axis] is None or kinds[axis] not in PLAIN_AXES for axis in axes):
-        raise Refused(Code.DIMENSIONS)
-    return check_shape([sizes[axis] for axis in axes]), axes
-
-
-def _vectors(text: str, count: int) -> list[str | None]:
-    """Inside of each bracket; None for an axis that runs nowhere."""
-    if not re.fullmatch(r"\s*(?:(?:\([^()]*\)|none)\s*)+", text):
-        raise Refused(Code.ORIENTATION)
-    found = [inner if word != "none" else None for word, inner in re.findall(r"(none|\(([^()]*)\))", text)]
-    if len(found) != count:
-        raise Refused(Code.ORIENTATION)
-    return found
-
-
-def _affine(fields: dict[str, str], shape: tuple[int, int, int], axes: list[int]) -> np.ndarray:
+def _affine(fields: dict[str, str], axes: Axes) -> np.ndarray:
     """Index to RAS+ mm. ``space origin`` is the centre of the first sample, whatever the centering of the axes."""
     space = TO_RAS.get(fields.get("space", "").lower())
     if space is None or "spaceorigin" not in fields or any(name in fields for name in NOT_BESIDE_SPACE):
         raise Refused(Code.ORIENTATION)
     if fields.get("spacedimension", "3") != "3":
         raise Refused(Code.ORIENTATION)
-    vectors = _vectors(fields["spacedirections"], _one(fields["dimension"]))
+    vectors = vectors_of(fields["spacedirections"], _one(fields["dimension"]))
     affine = np.eye(4)
     try:
-        for column, axis in enumerate(axes):
+        for column, axis in enumerate(axes.space):
             affine[:3, column] = numbers(vectors[axis] or "", 3, ",")
         origin = re.fullmatch(r"\(([^()]*)\)", fields["spaceorigin"])
         affine[:3, 3] = numbers(origin[1] if origin else "", 3, ",")
     except Refused:
         raise Refused(Code.ORIENTATION) from None
-    _check_spacings(fields, affine, shape, axes)
+    _check_spacings(fields, affine, axes)
     affine[:2] *= np.array(space)[:, None]
-    affine[:3] *= _mm(fields)
+    affine[:3] *= _mm(fields, axes)
     return affine
 
 
-def _check_spacings(fields: dict[str, str], affine: np.ndarray, shape: tuple[int, int, int], axes: list[int]) -> None:
+def _check_spacings(fields: dict[str, str], affine: np.ndarray, axes: Axes) -> None:
     """Spacings beside directions are against the format; what only repeats them is let pass."""
     words = fields.get("spacings", "").split()
-    for column, axis in enumerate(axes if words else []):
+    for column, axis in enumerate(axes.space if words else []):
         if axis >= len(words):
             raise Refused(Code.BAD_HEADER)
         if words[axis].lower() == "nan":
             continue
         apart = abs(numbers(words[axis], 1)[0] - np.linalg.norm(affine[:3, column]))
-        if apart * (shape[column] - 1) > 0.1:
+        if apart * (axes.shape[column] - 1) > 0.1:
             raise Refused(Code.ORIENTATION_CONFLICT)
 
 
-def _mm(fields: dict[str, str]) -> float:
-    """Millimetres in the unit of the space, which is one for all its axes."""
+def _mm(fields: dict[str, str], axes: Axes) -> float:
+    """Millimetres in the unit of the space, which is one for all its axes; that of the axis that counts volumes is no length."""
     found = set()
     for name in ("spaceunits", "units"):
-        for unit in re.findall(r'"([^"]*)"', fields.get(name, "")):
+        units = re.findall(r'"([^"]*)"', fields.get(name, ""))
+        if name == "units" and len(units) == _one(fields["dimension"]):
+            units = [units[axis] for axis in axes.space]
+        for unit in units:
             if unit.strip().lower() not in MM:
                 raise Refused(Code.BAD_HEADER)
             found.add(MM[unit.strip().lower()])

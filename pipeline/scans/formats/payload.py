@@ -6,12 +6,9 @@ little zero padding may stand.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +19,14 @@ from pipeline.scans.quarantine import Code, Refused
 Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 MAX_SIDE = 2048
 MAX_VOXELS = 2**31
+MAX_COUNT = 1 << 15  # volumes in a file: as many as NIfTI-1 can count
 LARGE = 1 << 28  # bytes of voxels, from which on a file that shrank more than
 MAX_RATIO = 250  # so many times is a bomb
 LARGE_MASK = 1 << 30  # where voxels are single bytes, only from here on: empty masks do shrink a thousandfold,
 MAX_RATIO_MASK = 1100  # and nothing that gzip makes shrinks more
 MAX_PADDING = 1 << 20
-INPUT = 1 << 16
 STEP = 1 << 18  # bytes asked of a stream at once: they stay in the cache until they are copied
+GATHER = 1 << 20  # bytes of whole blocks that are held at once, where arrays are interleaved
 MAX_EXACT = 1 << 24  # the largest whole number up to which float32 has them all
 MAX_VALUE = 1e30
 
@@ -36,7 +34,7 @@ MAX_VALUE = 1e30
 @dataclass(frozen=True)
 class Stored:
     """How voxels lie in a file: sides of the array (the first runs fastest), type with its byte order, value = stored * slope + inter;
-    array ``number`` of ``count`` that follow each other without a gap."""
+    array ``number`` of ``count`` that follow each other without a gap: whole, or a piece of each in every one of ``blocks``."""
 
     shape: tuple[int, int, int]
     kind: np.dtype
@@ -44,11 +42,17 @@ class Stored:
     inter: float = 0.0
     number: int = 0
     count: int = 1
+    blocks: int = 1
 
     @property
     def num_bytes(self) -> int:
         """Of one array."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.kind.itemsize
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all arrays."""
+        return self.num_bytes * self.count
 
     @property
     def is_plain(self) -> bool:
@@ -64,9 +68,27 @@ def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
+def check_count(count: int) -> int:
+    """How many volumes a file may hold."""
+    if count < 1:
+        raise Refused(Code.DIMENSIONS)
+    if count > MAX_COUNT:
+        raise Refused(Code.TOO_LARGE)
+    return count
+
+
+def one_of(stored: Stored, number: int | None) -> Stored:
+    """Volume ``number`` of a file; without a number the file must hold but one."""
+    if number is None and stored.count > 1:
+        raise Refused(Code.DIMENSIONS)
+    if (number or 0) >= stored.count:
+        raise Refused(Code.CHANGED)
+    return replace(stored, number=number or 0)
+
+
 def check_size(size: int, is_packed: bool, stored: Stored) -> None:
     """Before anything is allocated: whether ``size`` bytes on the disk can hold what the header claims."""
-    claimed = stored.num_bytes * stored.count
+    claimed = stored.total_bytes
     if not is_packed:
         if size < claimed:
             raise Refused(Code.TRUNCATED)
@@ -83,13 +105,31 @@ def read_voxels(stream: Any, stored: Stored, allocate: Allocate = np.empty) -> n
     and must end behind the last of the last, so that damage to one refuses all."""
     direct = stored.kind == np.dtype("<i2") and stored.is_plain
     raw = allocate(stored.shape[::-1], np.int16) if direct else np.empty(stored.shape[::-1], stored.kind)
-    _pass(stream, stored.num_bytes * stored.number)
-    if fill(stream, memoryview(raw).cast("B")) < stored.num_bytes:
-        raise Refused(Code.TRUNCATED)
-    _pass(stream, stored.num_bytes * (stored.count - 1 - stored.number))
+    _fill_array(stream, stored, raw.reshape(stored.blocks, -1))
     _check_end(stream, stored)
     values = raw if direct else _scaled(raw, stored, allocate)
     return values.transpose(2, 1, 0)
+
+
+def _fill_array(stream: Any, stored: Stored, pieces: np.ndarray) -> None:
+    """One array by its pieces (blocks, values), and past those of all others."""
+    whole = pieces[0].nbytes * stored.count
+    if stored.blocks > 1 and whole <= GATHER:
+        blocks = np.empty((GATHER // whole, stored.count, pieces.shape[1]), pieces.dtype)
+        for first in range(0, stored.blocks, len(blocks)):
+            part = blocks[: stored.blocks - first]
+            _fill_all(stream, part)
+            pieces[first : first + len(part)] = part[:, stored.number]
+        return
+    for piece in pieces:
+        _pass(stream, piece.nbytes * stored.number)
+        _fill_all(stream, piece)
+        _pass(stream, piece.nbytes * (stored.count - 1 - stored.number))
+
+
+def _fill_all(stream: Any, into: np.ndarray) -> None:
+    if fill(stream, memoryview(into).cast("B")) < into.nbytes:
+        raise Refused(Code.TRUNCATED)
 
 
 def fill(stream: Any, into: memoryview) -> int:
@@ -138,87 +178,6 @@ def _check_end(stream: Any, stored: Stored) -> None:
         seen += count
         if seen > most:
             raise Refused(Code.TOO_LARGE)
-
-
-class Inflated(io.RawIOBase):
-    """What a decompressor of one stream makes of a file; behind the stream only zeros may stand."""
-
-    def __init__(self, source: Any, engine: Any) -> None:
-        super().__init__()
-        self.source, self.engine, self.ahead = source, engine, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, into: Any) -> int:
-        while not self.engine.eof:
-            ended = False
-            if not self.ahead and getattr(self.engine, "needs_input", True):
-                self.ahead = self.source.read(1 << 16)
-                ended = not self.ahead
-            data = self.engine.decompress(self.ahead, len(into))
-            self.ahead = getattr(self.engine, "unconsumed_tail", b"")
-            if data:
-                into[: len(data)] = data
-                return len(data)
-            if ended and not self.engine.eof:
-                raise EOFError
-        rest = self.engine.unused_data + self.source.read(MAX_PADDING)
-        if any(rest) or len(rest) >= MAX_PADDING:
-            raise gzip.BadGzipFile
-        return 0
-
-
-class Gunzipped(io.RawIOBase):
-    """What the members of a gzip file hold, one after the other; length and checksum of each are verified. Between and behind them only
-    zeros may stand. ISA-L inflates, twice as fast as zlib. Closing it closes ``source``."""
-
-    def __init__(self, source: Any) -> None:
-        super().__init__()
-        self.source, self.engine, self.ahead, self.members = source, None, b"", 0
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.source.close()
-        super().close()
-
-    def readinto(self, into: Any) -> int:
-        while self.engine is not None or self._begin():
-            if not self.ahead and self.engine.needs_input:
-                self.ahead = self.source.read(INPUT)
-                if not self.ahead:
-                    raise EOFError
-            data, self.ahead = self.engine.decompress(self.ahead, len(into)), b""
-            if self.engine.eof:
-                self.engine, self.ahead = None, self.engine.unused_data
-            if data:
-                into[: len(data)] = data
-                return len(data)
-        return 0
-
-    def _begin(self) -> bool:
-        """Whether another member follows."""
-        while not (start := self.ahead.lstrip(b"\0") if self.members else self.ahead):
-            self.ahead = self.source.read(INPUT)
-            if not self.ahead:
-                return False
-        self.ahead = start + (self.source.read(INPUT) if len(start) < 2 else b"")
-        if self.ahead[:2] != b"\x1f\x8b":
-            raise gzip.BadGzipFile
-        self.engine = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        self.members += 1
-        return True
-
-
-def unzipped(stream: Any) -> Inflated:
-    """zlib, as MetaImage has it, or gzip."""
-    return Inflated(stream, zlib.decompressobj(47))
-
-
-def unbzipped(stream: Any) -> Inflated:
-    return Inflated(stream, bz2.BZ2Decompressor())
 
 
 def _scaled(raw: np.ndarray, stored: Stored, allocate: Allocate) -> np.ndarray:

@@ -13,8 +13,10 @@ GPUS = (1, 2, 4, 8)
 BANDWIDTH = 20e9  # bytes a second that a ring of GPUs passes on: PCIe 4; NVLink is several times faster
 ASSUMPTION = (
     "the batch is divided among the GPUs; views, forward and backward shrink with its share, the update does not; the gradients are passed "
-    f"round a ring at {BANDWIDTH / 1e9:.0f} GB/s (PCIe 4) and nothing overlaps with that; evaluation and checkpoints take as long as on one"
+    "round a ring {how}; evaluation and checkpoints take as long as here"
 )
+GUESSED = f"at {BANDWIDTH / 1e9:.0f} GB/s (PCIe 4; one process measured nothing), and nothing overlaps with that"
+MEASURED = "as was measured between the {ranks} processes, of which backward hid a part"
 MARGIN = 1.25  # of time and memory that is asked of Slurm
 
 
@@ -36,15 +38,17 @@ def forecast(measured: Measured, training: Training, name: str) -> Forecast:
     lines = training.steps // training.journal_every + training.steps // training.evaluate_every + 3
     rest = lines * measured.journal_bytes + measured.encoder_bytes
     kept = (KEEP + 1) * measured.checkpoint_bytes  # and the probe's best encoder, which is smaller
+    how = GUESSED if measured.ranks == 1 else MEASURED.format(ranks=measured.ranks)
     return Forecast(
-        training.steps, hours, rest + kept, rest + kept + measured.checkpoint_bytes, ASSUMPTION, slurm(measured, hours[1], training, name)
-    )
+        steps=training.steps, hours=hours, disk_bytes=rest + kept, disk_peak_bytes=rest + kept + measured.checkpoint_bytes,
+        assumption=ASSUMPTION.format(how=how), slurm=slurm(measured, run_s(measured, training) / 3600, training, name),
+    )  # fmt: skip
 
 
-def run_s(measured: Measured, training: Training, gpus: int = 1) -> float:
-    """Seconds of a run: steps, evaluations, checkpoints."""
+def run_s(measured: Measured, training: Training, gpus: int | None = None) -> float:
+    """Seconds of a run: steps, evaluations, checkpoints; by default with as many processes as were measured."""
     steps, evaluations, saves = counts(training)
-    return steps * step_s(measured, gpus) + evaluations * measured.evaluate_s + saves * measured.save_s
+    return steps * step_s(measured, gpus or measured.ranks) + evaluations * measured.evaluate_s + saves * measured.save_s
 
 
 def run_cpu_s(measured: Measured, training: Training) -> float:
@@ -60,21 +64,29 @@ def counts(training: Training) -> tuple[int, int, int]:
 
 
 def step_s(measured: Measured, gpus: int) -> float:
-    """Seconds of a step on several GPUs, as ``ASSUMPTION`` says; on one, what was measured."""
-    if gpus == 1:
+    """Seconds of a step on so many GPUs, as ``ASSUMPTION`` says; on as many as were measured, what was measured."""
+    if gpus == measured.ranks:
         return measured.step_s
     fixed = measured.stages["update"] + measured.stages["wait"]
-    shrinking = sum(value for name, value in measured.stages.items() if name not in ("update", "wait", *BESIDE))
-    return fixed + shrinking / gpus + 2 * (gpus - 1) / gpus * measured.gradient_bytes / BANDWIDTH
+    shrinking = sum(value for name, value in measured.stages.items() if name not in ("update", "wait", "all-reduce", *BESIDE))
+    return fixed + shrinking * measured.ranks / gpus + reduce_s(measured, gpus)
+
+
+def reduce_s(measured: Measured, gpus: int) -> float:
+    """Seconds for the gradients' way round a ring, 2 (n - 1) / n of their size: measured with several processes, else guessed."""
+    way = 2 * (gpus - 1) / gpus
+    if measured.ranks == 1:
+        return way * measured.gradient_bytes / BANDWIDTH
+    return way / (2 * (measured.ranks - 1) / measured.ranks) * measured.stages["all-reduce"]
 
 
 def slurm(measured: Measured, hours: float, training: Training, name: str) -> tuple[str, ...]:
-    """What to ask for: by the workflow's profile, and as the head of a script of one's own."""
+    """What to ask for, with as many GPUs as were measured: by the workflow's profile, and as the head of a script of one's own."""
     minutes = max(10, math.ceil(MARGIN * hours * 60 / 10) * 10)
-    mem_mb = math.ceil(MARGIN * measured.host_bytes / 1e6 / 500) * 500
-    cpus = training.threads + 1
+    mem_mb = math.ceil(MARGIN * measured.ranks * measured.host_bytes / 1e6 / 500) * 500
+    cpus, most = measured.ranks * (training.threads + 1), f"{minutes // 60:02d}:{minutes % 60:02d}:00"
     return (
         f"vesalius run STUDY --profile workflow/profiles/slurm -- --set-resources pretrain:runtime={minutes} pretrain:mem_mb={mem_mb}",
-        f"#SBATCH --job-name={name} --gpus=1 --cpus-per-task={cpus} --mem={mem_mb}M --time={minutes // 60:02d}:{minutes % 60:02d}:00",
+        f"#SBATCH --job-name={name} --gpus={measured.ranks} --cpus-per-task={cpus} --mem={mem_mb}M --time={most}",
         "#SBATCH --signal=TERM@120 --open-mode=append",
     )

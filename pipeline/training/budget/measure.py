@@ -14,7 +14,7 @@ from pipeline.recipe import Training
 from pipeline.step import to_device
 from pipeline.tracking.costs import processor
 from pipeline.training.budget.clock import Clock, TimedStore
-from pipeline.training.budget.memory import Fit, fit, peak_bytes
+from pipeline.training.budget.memory import Fit, fit, own_fit, peak_bytes
 from pipeline.training.budget.rates import flop_of, peak
 from pipeline.training.loop import Loop
 from pipeline.training.micro import part
@@ -26,11 +26,14 @@ TRANSFERS = 5
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds are means over ``steps`` steps. ``stages``: seconds of a step by what they went to, those of ``BESIDE`` beside it."""
+    """Seconds are means over ``steps`` steps. ``stages``: seconds of a step by what they went to, those of ``BESIDE`` beside it;
+    ``all-reduce`` only with several ``ranks``: what backward waits for the others' gradients. ``batch`` is that of all ranks, ``flop`` and
+    memory are rank 0's."""
 
     device: str
     precision: str
     threads: int
+    ranks: int
     batch: int
     steps: int
     step_s: float
@@ -62,31 +65,38 @@ def shortened(training: Training, steps: int, every: int | None = None) -> Train
 
 
 def fitted(loop: Loop) -> Fit:
-    """The micro-batch that fits on the device of a loop. Where the whole batch does not, the loop is good for nothing afterwards."""
+    """The micro-batch that fits on the device of a loop. Where the whole batch does not, the loop is good for nothing afterwards.
+
+    Several ranks do not search, for one that runs out of memory would leave the others waiting: they measure the recipe's own.
+    """
     region = to_device(loop.loader.region(0), loop.device)
     own = loop.micro_batch
+    if loop.ranks.world > 1:
+        return own_fit(loop.device, own, len(region.ids.sample), lambda: _step(loop, region, own))
     try:
         return fit(loop.device, loop.loader.batch, lambda size: _step(loop, part(region, slice(size)), size))
     finally:
         loop.micro_batch = own
 
 
-def measure(loop: Loop, steps: int, found: Fit) -> Measured:
-    """Runs a fresh loop of ``WARM + steps`` steps, with one evaluation and one checkpoint at its end."""
+def measure(loop: Loop, steps: int, found: Fit) -> Measured | None:
+    """Runs a fresh loop of ``WARM + steps`` steps, with one evaluation and one checkpoint at its end; None on ranks that do not lead."""
     device, learner, batch = loop.device, loop.learner, loop.loader.batch
     region = to_device(loop.loader.region(0), device)
     flop = flop_of(lambda: _step(loop, region, loop.micro_batch))
     clock, marks = Clock(device), {}
     attach(loop, clock, marks)
     loop.run({"run": "budget"})
+    if not loop.ranks.leads:
+        return None
     seconds = {stage: value / steps for stage, value in clock.seconds().items()}
     encoder = sum(value.nbytes for value in learner.network.state_dict().values())
     newest = sorted(loop.folder.glob("checkpoints/step_*"))[-1]
     journal = (loop.folder / "journal.jsonl").read_bytes().splitlines()
     top, source = peak(device, learner.precision)
     return Measured(
-        device=_name(device), precision=learner.precision, threads=torch.get_num_threads(), batch=batch, steps=steps,
-        step_s=marks["wall"] / steps, step_cpu_s=marks["cpu"] / steps,
+        device=_name(device), precision=learner.precision, threads=torch.get_num_threads(), ranks=loop.ranks.world,
+        batch=batch, steps=steps, step_s=marks["wall"] / steps, step_cpu_s=marks["cpu"] / steps,
         stages=_stages(seconds, marks["wall"] / steps, _transfer_s(loop, region)), flop=flop, peak_flops=top, peak_source=source, fit=found,
         host_bytes=peak_bytes(), evaluate_s=marks.get("evaluate", 0.0),
         evaluate_cpu_s=marks.get("evaluate_cpu", 0.0), save_s=marks["save"], save_cpu_s=marks["save_cpu"],
@@ -104,6 +114,8 @@ def attach(loop: Loop, clock: Clock, marks: dict[str, float]) -> None:
         if network is not None:
             called = "forward" if getattr(network, "_compiled_call_impl", None) is None else "_compiled_call_impl"
             setattr(network, called, clock.timed("forward", getattr(network, called)))
+    if loop.ranks.world > 1:
+        learner.reducer.finish = clock.timed("all-reduce", learner.reducer.finish)
     for objective in learner.objectives.values():
         objective.forward = clock.timed("losses", objective.forward)
     loop.loader.store = TimedStore(loop.loader.store, clock)
@@ -132,12 +144,13 @@ def _lasting(marks: dict[str, float], name: str, clock: Clock, act: Any, *argume
 
 
 def _stages(seconds: dict[str, float], step_s: float, transfer_s: float) -> dict[str, float]:
-    """Parts of a step that add up to it, and those beside it. A single process reduces nothing."""
+    """Parts of a step that add up to it, and those beside it."""
     named = {name: seconds.get(name, 0.0) for name in ("views", "forward", "losses")}
-    backward = max(0.0, seconds["learner"] - sum(named.values()))
+    reduced = {name: seconds[name] for name in ("all-reduce",) if name in seconds}
+    backward = max(0.0, seconds["learner"] - sum(named.values()) - sum(reduced.values()))
     update = max(0.0, seconds["step"] - seconds["learner"])
     wait = max(0.0, step_s - seconds["step"] - transfer_s)
-    parts = {"wait": wait, "transfer": transfer_s, **named, "backward": backward, "all-reduce": 0.0, "update": update}
+    parts = {"wait": wait, "transfer": transfer_s, **named, "backward": backward, **reduced, "update": update}
     return {**parts, **{name: seconds.get(name, 0.0) for name in BESIDE}}
 
 

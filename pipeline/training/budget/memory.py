@@ -30,6 +30,18 @@ def fit(device: torch.device, batch: int, backward: Callable[[int], object]) -> 
     return _tried(device, batch, sizes, backward) if device.type == "cuda" else _sloped(batch, sizes, backward)
 
 
+def own_fit(device: torch.device, micro_batch: int, share: int, backward: Callable[[], object]) -> Fit:
+    """Of one rank of several: the micro-batch that the recipe asks for, and the memory that it takes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        backward()
+        peak, free = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+    else:
+        free = free_bytes()
+        peak = peak_of(backward)
+    return Fit(micro_batch, share // micro_batch, peak, free, "the recipe's own, on each rank")
+
+
 def _tried(device: torch.device, batch: int, sizes: list[int], backward: Callable[[int], object]) -> Fit:
     """On a GPU: the largest that does not run out of memory."""
     best, peak = 0, 0

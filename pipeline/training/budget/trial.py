@@ -14,30 +14,36 @@ from pipeline.recipe import Recipe
 from pipeline.training.budget.forecast import run_cpu_s, run_s
 from pipeline.training.budget.measure import WARM, Measured, fitted, measure, shortened
 from pipeline.training.budget.synthetic import Synthetic, synthetic
+from pipeline.training.distributed.ranks import Ranks
 from pipeline.training.health.watch import Health
 from pipeline.training.loop import Loop
 from pipeline.training.pretraining import make_loop, pool
 
 
-def tried(recipe: Recipe, study: Path | None, steps: int, scratch: Path) -> tuple[Measured, Recipe]:
-    """Measures ``steps`` steps; the recipe comes back with the micro-batch that fits, if its own does not."""
+def tried(recipe: Recipe, study: Path | None, steps: int, scratch: Path, ranks: Ranks) -> tuple[Measured | None, Recipe]:
+    """Measures ``steps`` steps; the recipe comes back with the micro-batch that fits, if its own does not. None on ranks that do not
+    lead; each has scans of its own in its own ``scratch``."""
     data, short = scans(recipe, study, scratch), shortened(recipe.training, WARM + steps)
-    loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured")
+    loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured", ranks)
     found = fitted(loop)
-    if found.micro_batch < (recipe.training.micro_batch or recipe.training.batch):
+    if ranks.world == 1 and found.micro_batch < (recipe.training.micro_batch or recipe.training.batch):
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"micro_batch": found.micro_batch})})
         short = shortened(recipe.training, WARM + steps)
-        loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured")
+        loop = loop_of(recipe.model_copy(update={"training": short}), data, scratch / "measured", ranks)
     return measure(loop, steps, found), recipe
 
 
-def checked(recipe: Recipe, study: Path | None, steps: int, measured: Measured, scratch: Path) -> dict[str, float]:
+def checked(
+    recipe: Recipe, study: Path | None, steps: int, measured: Measured | None, scratch: Path, ranks: Ranks
+) -> dict[str, float] | None:
     """A real run of ``steps`` steps with evaluations and checkpoints on the way, beside its forecast; by the clock and in CPU time."""
     training = shortened(recipe.training, steps, every=max(1, steps // 2))
-    loop = loop_of(recipe.model_copy(update={"training": training}), scans(recipe, study, scratch), scratch / "checked")
+    loop = loop_of(recipe.model_copy(update={"training": training}), scans(recipe, study, scratch), scratch / "checked", ranks)
     wall, cpu = time.perf_counter(), time.process_time()
     loop.run({"run": "check"})
     real, real_cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if measured is None:
+        return None
     expected, expected_cpu = run_s(measured, training), run_cpu_s(measured, training)
     return {
         "steps": steps, "real_s": real, "forecast_s": expected, "error": expected / real - 1,
@@ -58,7 +64,7 @@ def scans(recipe: Recipe, study: Path | None, scratch: Path) -> Synthetic:
     return Synthetic(where.store, train, held_out, lexicon)
 
 
-def loop_of(recipe: Recipe, data: Synthetic, folder: Path) -> Loop:
+def loop_of(recipe: Recipe, data: Synthetic, folder: Path, ranks: Ranks | None = None) -> Loop:
     """With the watcher of every pretraining, whose time is part of a step."""
     where, run = SimpleNamespace(store=data.store), SimpleNamespace(seed=0)
-    return make_loop(recipe, run, where, data.train, data.held_out, data.lexicon, folder, watchers=[Health()])
+    return make_loop(recipe, run, where, data.train, data.held_out, data.lexicon, folder, ranks, [Health()])

@@ -52,6 +52,15 @@ class Ranks:
         """Element by element the mean over all ranks, on the device."""
         return tensor if self.world == 1 else self.total(tensor) / self.world
 
+    def gathered(self, rows: Tensor) -> Tensor:
+        """(n, ...) of each rank, the same n everywhere -> (ranks * n, ...) in the order of the ranks, on the device."""
+        if self.world == 1:
+            return rows
+        own = rows.detach().to(self.device).contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(parts, own)
+        return torch.cat(parts)
+
     def agreed(self, number: int) -> int:
         """The highest of a number over all ranks, as a number: with several ranks it waits for the device."""
         return number if self.world == 1 else int(self.highest(torch.tensor(number)))
@@ -121,17 +130,3 @@ def joined(timeout_s: float = 300.0) -> Iterator[Ranks]:
 def _leave(ranks: Ranks) -> None:
     ranks.barrier()
     dist.destroy_process_group()
-
-
-def share(batch: int, micro_batch: int | None, world: int) -> tuple[int, int]:
-    """(crops of a step that each rank reads, crops that it puts through the network at once)."""
-    own = batch // world
-    if batch % world or not own:
-        raise ValueError(f"training.batch: {batch} crops a step cannot be shared evenly by {world} ranks; choose a multiple of {world}")
-    micro = micro_batch or own
-    if own % micro:
-        raise ValueError(
-            f"training.micro_batch: {micro} does not divide the {own} crops that each of {world} ranks has of training.batch {batch}; "
-            f"choose a divisor of {own}"
-        )
-    return own, micro

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.step import Features, Step
 from pipeline.training.distributed.sharded import is_sharded
-from pipeline.training.learner import Learner
+from pipeline.training.learner import Learner, scaled
 from pipeline.training.micro import part
 
 SHARE = 4  # one in so many samples is asked
@@ -19,12 +19,14 @@ SHARE = 4  # one in so many samples is asked
 def pulls(learner: Learner, step: Step, most: int | None = None) -> dict[str, Tensor]:
     """Norm of each weighted objective's gradient on the encoder's parameters, and the cosine of each two (Yu et al. 2020).
 
-    On the first quarter of the step's samples, at least two but not more than ``most``, and with the weights after the step: a second
+    On every fourth of the step's samples, at least two but not more than ``most`` a rank, and with the weights after the step: a second
     pass, since the one that trains has added the gradients up. In evaluation mode, so that no running statistic moves. Keys:
-    ``<a>/gradient`` and ``<a>/<b>/conflict``. Nothing of a network whose weights are divided among ranks.
+    ``<a>/gradient`` and ``<a>/<b>/conflict``, of the samples of all ranks together. Nothing of a network whose weights are divided among
+    ranks.
     """
-    batch = len(step.ids.sample)
-    few = part(step, slice(min(batch, max(2, batch // SHARE), most or batch)))
+    ranks, batch = learner.ranks, len(step.ids.sample)
+    count = min(batch, max(-(-2 // ranks.world), batch // SHARE), most or batch)
+    few = part(step, slice(0, batch // count * count, batch // count))
     network, prefixes = learner.network, tuple(learner.network.encoder_keys())
     shared = [p for name, p in network.named_parameters() if name.startswith(prefixes) and p.requires_grad]
     if any(is_sharded(p) for p in shared):
@@ -34,8 +36,9 @@ def pulls(learner: Learner, step: Step, most: int | None = None) -> dict[str, Te
     try:
         with torch.enable_grad():
             few = replace(few, student={name: _encoded(learner, few, name) for name in step.student})
-            values = {name: learner.weights[name] * objective(few).value for name, objective in learner.objectives.items()}
-        found = {name: _gradient(value, shared) for name, value in values.items()}
+            shares = learner.shares([few])[0]
+            losses = {name: scaled(objective(few), shares[name]) for name, objective in learner.objectives.items()}
+        found = {name: ranks.mean(_gradient(learner.weights[name] * loss.value, shared)) for name, loss in losses.items()}
     finally:
         learner.train(mode)
     figures = {f"{name}/gradient": gradient.norm() for name, gradient in found.items()}

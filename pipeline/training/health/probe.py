@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.step import Loss, Network, Step
+from pipeline.training.distributed.sharded import is_sharded
 from pipeline.training.watch import Watcher
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ BEST = "best"
 
 class Probe(Watcher):
     """``score(network)`` says how good the frozen encoder is, larger is better; ``keep(folder, network, step, score)`` writes it;
-    all ranks call it, for each may hold a part of the weights, and those that write nothing with None.
+    all ranks call it, for each may hold a part of the weights, and those that write nothing with None. The score is rank 0's: which
+    encoder is the best, all must agree.
 
     The best of a run stands in ``<run>/best``. It replaces the one before by a rename; what a kill left, ``put_back`` tidies up.
     """
@@ -33,13 +35,13 @@ class Probe(Watcher):
         self.last: float | None = None
 
     def stepped(self, loop: Loop, done: int, step: Step, losses: Mapping[str, Loss]) -> None:
-        if done % loop.training.probe_every and done != loop.training.steps:
+        if not loop.due(loop.training.probe_every, done):
             return
         network, mode = loop.learner.network, loop.learner.training
         network.eval()
         try:
             with torch.no_grad():
-                self.last = score = self.score(network)
+                self.last = score = self._score(loop, network)
         finally:
             network.train(mode)
         if self.best is None or score > self.best:
@@ -48,6 +50,13 @@ class Probe(Watcher):
                 replace_folder(self.folder / BEST, lambda folder: self.keep(folder, network, done, score))
             else:
                 self.keep(None, network, done, score)
+
+    def _score(self, loop: Loop, network: Network) -> float:
+        """The others wait for rank 0, but of a network in parts they compute with it."""
+        if any(is_sharded(p) for p in network.parameters()):
+            own = self.score(network)
+            return loop.ranks.first(lambda: own)
+        return loop.ranks.first(lambda: self.score(network))
 
     def journalled(self, loop: Loop, done: int) -> Mapping[str, float]:
         """The probe's score since the line before, and the best so far."""

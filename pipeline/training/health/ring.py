@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from pipeline.step import Features
+from pipeline.training.distributed.ranks import Ranks
+from pipeline.training.micro import thinned
 
 ROWS = 256  # kept of each kind of feature
 STEPS = 64  # at most, so that what a network has left behind is forgotten in time for an alarm
-PLACES = 4  # voxels of a crop that stand for all of its dense features
 
 
 class Ring:
@@ -53,8 +56,15 @@ def rows_of(views: tuple[Features, ...]) -> dict[str, Tensor]:
 
 
 def at_places(features: Tensor) -> Tensor:
-    """(B, C, D, H, W) -> (B * PLACES, C): voxels on the diagonal of each crop, evenly spaced and away from its faces."""
-    shape = features.shape[2:]
-    marks = [(2 * place + 1) / (2 * PLACES) for place in range(PLACES)]
-    picked = [features[:, :, int(shape[0] * m), int(shape[1] * m), int(shape[2] * m)] for m in marks]
-    return torch.stack(picked, 1).flatten(0, 1)
+    """(B, C, D, H, W) -> (B * PLACES, C): the voxels that stand for a crop."""
+    return thinned(features).flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def of_all_ranks(rows: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """(R, D) rows by kind -> (ranks * R, D), those of the whole batch; by one exchange. Of more than ``ROWS`` each rank gives its share."""
+    own = {kind: value[: max(1, ROWS // ranks.world)] for kind, value in rows.items()}
+    if ranks.world == 1 or not own:
+        return own
+    together = ranks.gathered(torch.cat([value.flatten() for value in own.values()])[None])
+    parts = together.split([value.numel() for value in own.values()], 1)
+    return {kind: part.reshape(-1, value.shape[1]) for (kind, value), part in zip(own.items(), parts, strict=True)}

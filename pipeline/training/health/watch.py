@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pipeline.step import Loss, Objective, Step
+from pipeline.training.distributed.ranks import Ranks
 from pipeline.training.health import figures
 from pipeline.training.health.alarms import LONGEST_PAUSE, Alarms, Raised
 from pipeline.training.health.gradients import pulls
-from pipeline.training.health.ring import Ring, rows_of
-from pipeline.training.learner import Learner
+from pipeline.training.health.ring import Ring, of_all_ranks, rows_of
 from pipeline.training.watch import Watcher
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ CODES_STEPS = 16
 NORMS = 20  # steps whose median norm stands for now
 HISTORY = 512  # medians that stand for the run so far
 FREEDOM = 16  # rows that a rank needs at least
+JUDGED = "contrast"  # an objective's own figure, which stands in the journal without us
 
 
 class Health(Watcher):
     """Rank and spread of features, pulls of objectives, contrast of what is restored, use of prototypes; alarms where they collapse.
 
-    Between two looks everything stays on the device; a look is one transfer.
+    Between two looks everything stays on the device; a look is one transfer. With several ranks every figure is of the batch of all of
+    them, and each rank knows all that the others know.
     """
 
     def __init__(self) -> None:
@@ -46,22 +48,22 @@ class Health(Watcher):
 
     def stepped(self, loop: Loop, done: int, step: Step, losses: Mapping[str, Loss]) -> None:
         with torch.no_grad():
-            for view, features in step.student.items():
-                for kind, rows in rows_of(features).items():
-                    self.rings.setdefault(f"{view}/{kind}", Ring()).add(rows)
+            rows = {f"{view}/{kind}": rows for view, features in step.student.items() for kind, rows in rows_of(features).items()}
+            for name, of_all in of_all_ranks(rows, loop.ranks).items():
+                self.rings.setdefault(name, Ring()).add(of_all)
             self.norms.add(loop.gradient_norm.detach().reshape(1, 1))
             for name, objective in loop.learner.objectives.items():
                 if done % CODES_EVERY == 0 and type(objective).health is not Objective.health:
-                    self._codes(name, objective.health(step))
-            if due(loop, done):
-                self.fresh |= contrasts(loop.learner, step)
+                    self._codes(loop.ranks, name, objective.health(step))
+        if due(loop, done):
+            self.fresh |= {f"{name}/{JUDGED}": loss.metrics[JUDGED] for name, loss in losses.items() if JUDGED in loss.metrics}
         if done % GRADIENTS_EVERY == 0:
             self.fresh |= pulls(loop.learner, step, loop.training.micro_batch)
         if due(loop, done) and not written(loop, done):
             self._look(loop, done)
 
     def journalled(self, loop: Loop, done: int) -> Mapping[str, float]:
-        return {f"health/{name}": value for name, value in self._look(loop, done).items()}
+        return {f"health/{name}": value for name, value in self._look(loop, done).items() if name.rpartition("/")[2] != JUDGED}
 
     def tensors(self) -> dict[str, Tensor]:
         rings = {"ring": self.rings, "chosen": self.chosen, "norms": {"": self.norms}}
@@ -93,19 +95,22 @@ class Health(Watcher):
             return self.norms
         return self.rings.setdefault(name, Ring()) if kind == "ring" else self.chosen.setdefault(name, Ring(CODES_STEPS))
 
-    def _codes(self, name: str, said: Mapping[str, Tensor]) -> None:
+    def _codes(self, ranks: Ranks, name: str, said: Mapping[str, Tensor]) -> None:
+        """Figures are means over the ranks; which prototypes were chosen is told by all."""
         codes = {key.removesuffix("_codes"): value for key, value in said.items() if key.endswith("_codes")}
-        entropies = {who: figures.entropy(value) for who, value in codes.items()}
-        self.fresh |= {f"{name}/{who}_entropy": value for who, value in entropies.items()}
-        self.fresh |= {f"{name}/{key}": value for key, value in said.items() if not key.endswith("_codes")}
-        if entropies:
-            self.fresh[f"{name}/codes_entropy"] = torch.stack(list(entropies.values())).min()
+        own = {f"{who}_entropy": figures.entropy(value) for who, value in codes.items()}
+        own |= {key: value for key, value in said.items() if not key.endswith("_codes")}
+        if own:
+            means = ranks.mean(torch.stack([value.detach().float() for value in own.values()])).unbind()
+            self.fresh |= {f"{name}/{key}": mean for key, mean in zip(own, means, strict=True)}
+        if codes:
+            self.fresh[f"{name}/codes_entropy"] = torch.stack([self.fresh[f"{name}/{who}_entropy"] for who in codes]).min()
         if "teacher" in codes:
             self.prototypes[name] = codes["teacher"].shape[1]
-            self.chosen.setdefault(name, Ring(CODES_STEPS)).add(codes["teacher"].argmax(1)[:, None].float())
+            self.chosen.setdefault(name, Ring(CODES_STEPS)).add(ranks.gathered(codes["teacher"].argmax(1)[:, None].float()))
 
     def _look(self, loop: Loop, done: int) -> dict[str, float]:
-        """All figures in one transfer; alarms that they raise go to the journal."""
+        """All figures in one transfer; alarms that they raise go to the journal. All ranks read the same bits, so they raise the same."""
         with torch.no_grad():
             for name, ring in self.rings.items():
                 self.fresh |= {f"{name}/{figure}": value for figure, value in of_features(ring).items()}
@@ -115,7 +120,7 @@ class Health(Watcher):
                 self.fresh["gradient_median"] = self.norms.steps().median()
         if not self.fresh:
             return {}
-        values = torch.stack([value.detach().float().to(loop.device) for value in self.fresh.values()]).tolist()
+        values = loop.ranks.mean(torch.stack([value.detach().float().to(loop.device) for value in self.fresh.values()])).tolist()
         found = dict(zip(self.fresh, values, strict=True))
         self.fresh = {}
         if "gradient_median" in found:
@@ -129,19 +134,18 @@ class Health(Watcher):
         for alarm in raised if loop.ranks.leads else ():
             loop.journal.write("alarm", step=done, name=alarm.name, figure=alarm.figure, value=alarm.value, text=alarm.text)
             print(f"ALARM at step {done}: {alarm.name}: {alarm.text}", file=sys.stderr, flush=True)
-        if loop.training.on_alarm == "stop" and loop.ranks.agreed(int(bool(raised) and loop.ranks.leads)):
-            told = raised[0] if raised else None
-            what = f"{told.name}: {told.text}" if told else "rank 0 raised an alarm."
+        if raised and loop.training.on_alarm == "stop":
+            what = f"{raised[0].name}: {raised[0].text}"
             raise Raised(f"{loop.folder}: step {done}: {what} The recipe ends such a run (training.on_alarm).")
 
 
 def due(loop: Loop, done: int) -> bool:
     """Whether figures are read after this step: at every line of the journal, and at least every ``LONGEST_PAUSE`` steps."""
-    return written(loop, done) or done % min(loop.training.journal_every, LONGEST_PAUSE) == 0
+    return loop.due(min(loop.training.journal_every, LONGEST_PAUSE), done) or written(loop, done)
 
 
 def written(loop: Loop, done: int) -> bool:
-    return done % loop.training.journal_every == 0 or done == loop.training.steps
+    return loop.due(loop.training.journal_every, done)
 
 
 def of_features(ring: Ring) -> dict[str, Tensor]:
@@ -157,25 +161,3 @@ def of_features(ring: Ring) -> dict[str, Tensor]:
             "outside_4": figures.outside(spectrum, 4),
         }
     return found
-
-
-def contrasts(learner: Learner, step: Step) -> dict[str, Tensor]:
-    """Standard deviation within a crop of what an objective gives back, over that of what it should: 0 where all is one grey.
-
-    Nothing where dense features were too large to be kept until now.
-    """
-    asked = {view for view, want in learner.wants["student"].items() if "dense" in want}
-    if any(features.dense is None for view in asked for features in step.student[view]):
-        return {}
-    found = {}
-    for name, objective in learner.objectives.items():
-        restored = objective.restored(step)
-        if restored is not None:
-            view, given = restored
-            target = step.views[view][0].target
-            found[f"{name}/contrast"] = _contrast(given) / _contrast(target).clamp(min=1e-6)
-    return found
-
-
-def _contrast(volumes: Tensor) -> Tensor:
-    return volumes.float().flatten(1).std(1).mean()

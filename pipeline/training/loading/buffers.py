@@ -1,37 +1,24 @@
-"""Host memory of batches, used again and again: fresh memory of that size is faulted in page by page, which costs as much as reading.
+"""Host memory of batches: pinned where a GPU takes them, else used again and again.
 
-A buffer comes back when nobody holds a tensor of it any more, so that whoever keeps a batch keeps it whole. Pinned memory
-is PyTorch's own to reuse: it waits until the copies that were queued from it are done.
+Pinned memory is PyTorch's own to reuse: it waits until the copies that were queued from it are done.
 """
 
-import weakref
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.buffers import Buffers
 from pipeline.nested import mapped
 
 
-class Buffers:
+class Batches(Buffers):
     """int16 tensors on the host, pinned where there is a GPU to copy them to."""
 
-    def __init__(self) -> None:
-        self.free: dict[tuple[int, ...], list[np.ndarray]] = {}
-
-    def take(self, shape: tuple[int, ...]) -> Tensor:
-        """A tensor of any content that nobody else holds."""
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype = torch.int16) -> Tensor:
         if torch.cuda.is_available():
-            return torch.empty(shape, dtype=torch.int16, pin_memory=True)
-        free = self.free.setdefault(shape, [])
-        try:
-            own = free.pop()
-        except IndexError:
-            own = np.empty(shape, np.int16)
-        lent = own.view()  # every tensor made of it holds this very array
-        weakref.finalize(lent, free.append, own).atexit = False
-        return torch.from_numpy(lent)
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        return super().take(shape, dtype)
 
 
 def pinned(value: Any) -> Any:

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -20,11 +21,12 @@ from pipeline.step import Ids, Places, Region
 from pipeline.training.injection import Faults
 from pipeline.training.loading.ahead import read_ahead
 from pipeline.training.loading.boxes import Place, Scratch, together
-from pipeline.training.loading.buffers import Buffers, pinned
+from pipeline.training.loading.buffers import Batches, pinned
 from pipeline.training.loading.substitutes import Substitutes, Unread
 
 AHEAD = 2
 MOST_READERS = 8
+KNOWN_BATCHES = 4  # of which it is remembered where they lie: a batch asks for that more than once
 
 
 class Loader:
@@ -47,16 +49,17 @@ class Loader:
         self.share = range(batch) if share is None else share
         self.size_vox, self.region_vox = tuple(size_vox), tuple(region_vox)
         self.scan_ids = self.rows["scan_id"].tolist()
-        self.affines = [np.asarray(a, dtype=np.float64).reshape(4, 4) for a in self.rows["affine"]]
-        self.shapes = [tuple(int(n) for n in s) for s in self.rows["shape"]]
+        self.affines = np.stack([np.asarray(a, dtype=np.float64).reshape(4, 4) for a in self.rows["affine"]])
+        self.shapes = np.stack([np.asarray(shape, dtype=np.int64) for shape in self.rows["shape"]])
         clusters = sorted(set(self.rows["cluster_id"]))
         self.clusters = [clusters.index(c) for c in self.rows["cluster_id"]]
         self.windows = [
             np.stack([np.asarray(low), np.asarray(high)], -1) for low, high in zip(rows["window_low"], rows["window_high"], strict=True)
         ]
+        self.drawn = lru_cache(maxsize=KNOWN_BATCHES * batch)(self._drawn)
         self.substitutes = Substitutes(self.scan_of)
         self.faults = Faults()
-        self.buffers, self.scratch = Buffers(), Scratch()
+        self.buffers, self.scratch = Batches(), Scratch()
         self._pool: ThreadPool | None = None
         self._reading: dict[int, str] = {}  # by thread
         self._last_read = "nothing yet"
@@ -72,7 +75,7 @@ class Loader:
         samples = [first + j for j in self.share]
         voxels = self.buffers.take((len(samples), len(self.windows[0]), *self.region_vox))
         out = voxels.numpy()
-        runs = together([self._place(self.crops.draw(sample)) for sample in samples])
+        runs = together([self.drawn(sample)[1] for sample in samples])
         made = self._spread([(box, [(samples[n], out[n]) for n in members]) for box, members in runs])
         return pinned(self._collate([item for items in made for item in items], voxels))
 
@@ -95,17 +98,18 @@ class Loader:
 
     def scan_of(self, sample: int) -> str:
         """The scan that a sample's crop lies in."""
-        return self.scan_ids[self.crops.draw(sample).row]
+        return self.scan_ids[self.drawn(sample)[1].row]
 
     def unread(self, samples: range) -> list[Unread]:
         """Which of this rank's samples among these others took the place of."""
         return self.substitutes.take(samples)
 
-    def _place(self, crop: Any) -> Place:
-        scale = np.asarray(crop.read_vox, dtype=np.float64) / np.asarray(self.size_vox)
-        read = np.maximum(1, np.round(np.asarray(self.region_vox) * scale)).astype(int)
-        low = np.asarray(crop.centre_vox) - read // 2
-        return Place(crop.row, tuple(low.tolist()), tuple(read.tolist()))
+    def _drawn(self, sample: int) -> tuple[Any, Place]:
+        """A sample's crop, and what is read for it: the region that views need around it."""
+        crop = self.crops.draw(sample)
+        edges = zip(self.region_vox, crop.read_vox, self.size_vox, strict=True)
+        read = tuple(max(1, round(region * (edge / size))) for region, edge, size in edges)
+        return crop, Place(crop.row, tuple(int(c) - n // 2 for c, n in zip(crop.centre_vox, read, strict=True)), read)
 
     def _read_run(self, run: tuple[Place, list[tuple[int, np.ndarray]]]) -> list[dict[str, Any]]:
         """Crops of a scan that lie close to each other. If their box cannot be read, each is tried by itself."""
@@ -122,33 +126,30 @@ class Loader:
 
     def _read(self, sample: int, out: np.ndarray, ready: tuple[Place, np.ndarray] | None = None) -> dict[str, Any]:
         """One crop into ``out`` (C, *region_vox), and what is known of it; from a box that is ready, if it lies there."""
-        crop = self.crops.draw(sample)
-        place, row = self._place(crop), crop.row
-        self._reading[threading.get_ident()] = self.scan_ids[row]
-        fits, low, read = place.size == self.region_vox, np.asarray(place.low), np.asarray(place.size)
+        crop, place = self.drawn(sample)
+        self._reading[threading.get_ident()] = self.scan_ids[place.row]
+        fits = place.size == self.region_vox
         if ready is not None and place in ready[0]:
             voxels = ready[1][(slice(None), *ready[0].window(place))]
             if fits:
                 out[...] = voxels
         else:
-            voxels = self.store.crop(self.scan_ids[row], place.low, place.size, out=out if fits else None)
-        affine = self.affines[row].copy()
-        affine[:3, 3] += affine[:3, :3] @ low
-        inside = np.stack([np.clip(-low, 0, read), np.clip(np.asarray(self.shapes[row]) - low, 0, read)], -1)
+            voxels = self.store.crop(self.scan_ids[place.row], place.low, place.size, out=out if fits else None)
         if not fits:
-            out[...], affine, inside = resized(voxels, affine, inside, self.region_vox)
-        return {"affine": affine, "inside": inside, "row": row, "sample": sample, "words": crop.words}
+            out[...] = resized(voxels, self.region_vox)
+        return {"place": place, "sample": sample, "words": crop.words}
 
     def _collate(self, items: list[dict[str, Any]], voxels: torch.Tensor) -> Region:
-        rows = [item["row"] for item in items]
-        ids = Ids(_long([item["sample"] for item in items]), _long(rows), _long([self.clusters[row] for row in rows]))
+        places = [item["place"] for item in items]
+        rows = [place.row for place in places]
+        affine, inside = geometry(places, self.affines[rows], self.shapes[rows], self.region_vox)
         return Region(
             voxels=voxels,
             window=torch.from_numpy(np.stack([self.windows[row] for row in rows]).astype(np.float32)),
-            affine=torch.from_numpy(np.stack([item["affine"] for item in items])),
+            affine=torch.from_numpy(affine),
             body=torch.from_numpy(np.stack([self.bodies[row] for row in rows])),
-            inside=torch.from_numpy(np.stack([item["inside"] for item in items]).astype(np.int64)),
-            ids=ids,
+            inside=torch.from_numpy(inside),
+            ids=Ids(_long([item["sample"] for item in items]), _long(rows), _long([self.clusters[row] for row in rows])),
             places=_places([item["words"] for item in items]),
             size_vox=self.size_vox,
         )
@@ -168,17 +169,24 @@ def body_matrix(low_mm: Any, high_mm: Any) -> np.ndarray:
     return matrix
 
 
-def resized(voxels: np.ndarray, affine: np.ndarray, inside: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def resized(voxels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """A crop of another size, linearly resampled over the same outer faces: for words larger or smaller than the network's crop."""
-    ratio = np.asarray(voxels.shape[1:]) / np.asarray(size)
     values = torch.nn.functional.interpolate(
         torch.from_numpy(voxels[None].astype(np.float32)), size=size, mode="trilinear", align_corners=False
     )
-    moved = affine.copy()
-    moved[:3, :3] = affine[:3, :3] * ratio
-    moved[:3, 3] = affine[:3, 3] + affine[:3, :3] @ (ratio / 2 - 0.5)
-    bounds = np.clip(np.round(inside / ratio[:, None]), 0, np.asarray(size)[:, None]).astype(int)
-    return values[0].round().to(torch.int16).numpy(), moved, bounds
+    return values[0].round().to(torch.int16).numpy()
+
+
+def geometry(places: list[Place], affine: np.ndarray, shape: np.ndarray, region_vox: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Of regions: affines (B, 4, 4), and the index ranges (B, 3, 2) int64 that lie inside their volumes, given those volumes' affines
+    and shapes (B, 3). Regions read in another size were resampled over the same outer faces."""
+    low, read = (np.array([getattr(place, name) for place in places]) for name in ("low", "size"))
+    ratio, turn, affine = read / region_vox, affine[:, :3, :3], affine.copy()
+    for first in (low, ratio / 2 - 0.5):
+        affine[:, :3, 3] += (turn @ first[:, :, None])[:, :, 0]
+    affine[:, :3, :3] = turn * ratio[:, None]
+    inside = np.stack([np.clip(-low, 0, read), np.clip(shape - low, 0, read)], -1)
+    return affine, np.clip(np.round(inside / ratio[:, :, None]), 0, np.array(region_vox)[:, None]).astype(np.int64)
 
 
 def _places(words: list[Any]) -> Places:

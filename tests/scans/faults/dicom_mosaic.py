@@ -9,7 +9,7 @@ from faults.cases import Table
 from faults.dicom_coding import compress
 from faults.dicom_geometry import CORONAL, OBLIQUE, SAGITTAL
 from faults.series import SHAPE, SPACING, STEP, make_enhanced, make_series, make_slice, save, store, stored, uid
-from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 MOSAIC = Table("dicom")
 case = MOSAIC.case
@@ -230,3 +230,52 @@ def enhanced_that_was_a_mosaic(folder):
     ds = make_enhanced(make_series())
     ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
     save([ds], folder)
+
+
+def taken_apart(count=8, matrix=(SHAPE[0], 0, 0, SHAPE[1]), *, tiles=8, text=None, time=0, **options):
+    """The slices of a mosaic as files of their own, which still call themselves one and keep its CSA header."""
+    slices = make_series(count, modality="MR", offset=options.pop("offset", 0.0) + 50.0 * time, **options)
+    tags = {"NumberOfImagesInMosaic": ("US", [tiles]), "SliceNormalVector": ("FD", [0.0, 0.0, 1.0])}
+    tags |= {"AcquisitionMatrixText": ("SH", [text])} if text else {}
+    for number, ds in enumerate(slices):
+        ds.ImageType, ds.SpacingBetweenSlices = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], STEP
+        if matrix is not None:
+            ds.AcquisitionMatrix = list(matrix)
+        ds.AcquisitionNumber, ds.InstanceNumber = time + 1, time * count + number + 1
+        ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", csa_header(tags))
+    return slices
+
+
+def apart(name, volumes=1, codes="", *, expected=None, act=None, **options):
+    def build(folder: Path) -> None:
+        slices = taken_apart(**options)
+        save(slices if act is None else act(slices), folder)
+
+    build.__name__ = f"slices_of_a_mosaic_{name}"
+    case(volumes, codes, **(expected or {}))(build)
+
+
+def in_big_endian(slices):
+    for ds in slices:
+        ds.PixelData = stored(ds).astype(">u2").tobytes()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    return slices
+
+
+apart("plain")
+apart("oblique", orientation=OBLIQUE)
+apart("with_rows_of_phase", matrix=(0, SHAPE[1], SHAPE[0], 0))
+apart("named_the_other_way_round", matrix=(SHAPE[1], 0, 0, SHAPE[0]))
+apart("big_endian", act=in_big_endian)
+apart("of_two_times", 2, expected={"offsets": (0.0, 50.0)}, act=lambda slices: slices + taken_apart(time=1))
+apart("with_a_gap", 0, "MISSING_SLICE", act=lambda slices: slices[:3] + slices[4:])
+apart("without_the_matrix", 0, "MOSAIC", matrix=None)
+apart("with_a_matrix_of_one_side", 0, "MOSAIC", matrix=(SHAPE[0], 0, 0, 0))
+apart("with_a_matrix_of_three_sides", 0, "MOSAIC", matrix=(SHAPE[0], SHAPE[1], SHAPE[1], 0))
+apart("with_a_matrix_of_another_size", 0, "MOSAIC", matrix=(SHAPE[0] - 2, 0, 0, SHAPE[1]))
+# Four tiles of half the sides would fit both matrix and header; that no tile is smaller than what was acquired gives it away.
+apart("that_could_be_cut_again", 0, "MOSAIC", matrix=None, tiles=4, text=f"{SHAPE[0]}p*{SHAPE[1]}")
+apart("that_could_be_cut_again_interpolated", 0, "MOSAIC", matrix=(SHAPE[0] - 1, 0, 0, SHAPE[1] - 1), tiles=4)
+simple("with_the_matrix_of_a_tile", act=lambda ds: setattr(ds, "AcquisitionMatrix", [SHAPE[0], 0, 0, SHAPE[1]]))
+simple("of_interpolated_tiles", act=lambda ds: setattr(ds, "AcquisitionMatrix", [SHAPE[0] // 2, 0, 0, SHAPE[1] // 2]))
+simple("oversampled_along_phase", act=lambda ds: setattr(ds, "AcquisitionMatrix", [2 * SHAPE[0], 0, 0, SHAPE[1]]))

@@ -64,7 +64,7 @@ file("sizes_of_two", 0, "BAD_HEADER", sizes="10 72")
 file("sizes_claim_less", 0, "CORRUPT", sizes="10 9 7")
 file("sizes_claim_more", 0, "TRUNCATED", sizes="10 9 9")
 FOUR = {"dimension": 4, "kinds": "vector domain domain domain", "space_directions": "none (1.5,0,0) (0,1.25,0) (0,0,2.5)"}
-file("vector", 0, "DIMENSIONS", sizes="3 10 9 8", data=lambda data: 3 * data, **FOUR)
+file("vector", 0, "DATA_TYPE", sizes="3 10 9 8", data=lambda data: 3 * data, **FOUR)
 file("vector_of_one", 1, sizes="1 10 9 8", affine=affine_of(np.diag([-1, -1, 1])), **FOUR)
 file("list_of_times", 0, "DIMENSIONS", kinds="domain domain list")
 file("two_dimensions", 0, "ORIENTATION", dimension=2, sizes="10 72", kinds="domain domain")

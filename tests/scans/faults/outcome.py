@@ -60,10 +60,11 @@ def read_file(kind: str, path: Path) -> Outcome:
     return found
 
 
-def read_tree(folder: Path) -> Outcome:
-    """All files of a folder, as ``index`` takes stock of them and ``preprocess`` reads scans. A file that is no image adds nothing."""
+def read_tree(folder: Path, **policy: str) -> Outcome:
+    """All files of a folder, as ``index`` takes stock of them and ``preprocess`` reads scans. A file that is no image adds nothing.
+    ``policy``: that of a ``Place``."""
     found = Outcome()
-    stock = take_stock([Place(folder, "scans")], Identity(bytes(32)))
+    stock = take_stock([Place(folder, "scans", **policy)], Identity(bytes(32)))
     found.codes |= {file.code.value for file in stock.files if file.code is not None}
     for scan in stock.scans:
         try:

@@ -14,9 +14,9 @@ from pipeline.training.budget.measure import Measured, shortened
 from pipeline.training.budget.memory import Fit, best_size, fit, peak_of
 from pipeline.training.budget.rates import PEAKS, flop_of, matmul_rate, peak
 
-STAGES = {"wait": 0.01, "transfer": 0.01, "views": 0.1, "forward": 0.2, "losses": 0.02, "backward": 0.4, "all-reduce": 0.0, "update": 0.06}
+STAGES = {"wait": 0.01, "transfer": 0.01, "views": 0.1, "forward": 0.2, "losses": 0.02, "backward": 0.4, "update": 0.06}
 MEASURED = Measured(
-    device="a card", precision="bf16", threads=4, batch=4, steps=10, step_s=0.8, step_cpu_s=0.7,
+    device="a card", precision="bf16", threads=4, ranks=1, batch=4, steps=10, step_s=0.8, step_cpu_s=0.7,
     stages={**STAGES, "read": 0.3, "decode": 0.2}, flop=8 * 10**12, peak_flops=1e14, peak_source="a table",
     fit=Fit(4, 1, 10**9, 10**10, "tried"), host_bytes=2_000_000_000, evaluate_s=2.0, evaluate_cpu_s=1.0, save_s=1.0, save_cpu_s=0.5,
     checkpoint_bytes=10**8, journal_bytes=1000, encoder_bytes=10**7, gradient_bytes=4 * 10**8,
@@ -40,6 +40,19 @@ def test_more_gpus_divide_what_shrinks_with_a_batch_and_pay_for_passing_gradient
     assert set(found.hours) == {1, 2, 4}, "a batch of 4 cannot be divided among 8"
     assert found.hours[1] > found.hours[2] > found.hours[4]
     assert found.hours[1] == pytest.approx(run_s(MEASURED, TRAINING) / 3600)
+
+
+def test_what_several_processes_measured_stands_for_other_numbers_of_them():
+    pair = replace(MEASURED, ranks=2, stages={**MEASURED.stages, "all-reduce": 0.03})
+    work = 0.01 + 0.1 + 0.2 + 0.02 + 0.4
+    assert step_s(pair, 2) == pair.step_s == 0.8
+    assert step_s(pair, 1) == pytest.approx(2 * work + 0.01 + 0.06)
+    assert step_s(pair, 4) == pytest.approx(work / 2 + 0.01 + 0.06 + 1.5 * 0.03), "the way round a ring of four is half as long again"
+    assert run_s(pair, TRAINING) == pytest.approx(1000 * 0.8 + 4 * 2.0 + 5 * 1.0)
+    found, guess = forecast(pair, TRAINING, "recipe"), forecast(MEASURED, TRAINING, "recipe")
+    assert "measured between the 2 processes" in found.assumption
+    assert "one process measured nothing" in guess.assumption
+    assert "--gpus=2 --cpus-per-task=4 --mem=5000M" in found.slurm[1]
 
 
 def test_disk_holds_checkpoints_journal_and_encoder():

@@ -35,14 +35,16 @@ def toy():
 
 @pytest.fixture
 def make(tmp_path):
-    """A recipe's mapping -> a loop with a ``Health`` in a folder of its own."""
+    """A recipe's mapping -> a loop with a ``Health`` in a folder of its own; scans are made once, before ranks are forked."""
+    made = {}
 
-    def build(mapping, name="run", watchers=None):
+    def build(mapping, name="run", watchers=None, ranks=None):
         recipe = Recipe.model_validate(mapping)
-        data = synthetic(recipe, tmp_path / "data")
+        words = recipe.words is not None
+        data = made[words] = made.get(words) or synthetic(recipe, tmp_path / f"data{int(words)}")
         where, run = type("Where", (), {"store": data.store}), type("Run", (), {"seed": 3})
         watched = [Health()] if watchers is None else watchers
-        return make_loop(recipe, run, where, data.train, data.held_out, data.lexicon, tmp_path / name, watchers=watched)
+        return make_loop(recipe, run, where, data.train, data.held_out, data.lexicon, tmp_path / name, ranks, watched)
 
     return build
 

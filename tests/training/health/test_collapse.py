@@ -32,7 +32,7 @@ def drive(alarms):
     def driven(loop, name, steps=70, norm=1.0, before=()):
         learner, health = loop.learner, loop.watchers[0]
         batch = loop.loader.batch
-        seen = [learner.losses(loop.loader.region(batch * n), progress=0.0, step=0)[:2] for n in range(16 // batch)]
+        seen = [learner.losses(loop.loader.region(batch * n), progress=0.0, step=0) for n in range(16 // batch)]
         for done in range(1, steps + 1):
             losses, step = seen[done % len(seen)]
             for at, act in before:
@@ -140,6 +140,19 @@ def test_a_restoration_that_gives_back_one_grey_raises_an_alarm(toy, make, drive
     loop = make(toy({}))
     loop.learner.network.register_forward_hook(lambda network, inputs, features: replace(features, dense=features.dense * 1e-6))
     assert drive(loop, "constant_restoration")[0] <= WITHIN
+
+
+@pytest.mark.parametrize("kept", [0.0, 1e-6])
+def test_micro_batches_hide_no_collapse(kept, toy, make, alarms):
+    """Of dense features, which are not kept: all crops alike, and answers that are one grey."""
+    loop = make(toy({}, steps=60, micro_batch=1, learning_rate=1e-6))
+    loop.learner.network.register_forward_hook(
+        lambda network, inputs, features: replace(features, dense=features.dense * kept + (kept == 0))
+    )
+    loop.run({"run": "grey"})
+    found = {(name, figure) for _, name, figure in alarms(loop)}
+    assert ("constant_restoration", "restoration/contrast") in found
+    assert (("constant", "altered/dense/variation") in found) == (kept == 0)
 
 
 def test_a_gradient_that_explodes_raises_an_alarm(toy, make, alarms, drive):

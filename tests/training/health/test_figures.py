@@ -8,7 +8,8 @@ import torch
 from pipeline.keys import normal
 from pipeline.step import Features
 from pipeline.training.health import figures
-from pipeline.training.health.ring import PLACES, ROWS, STEPS, Ring, at_places, rows_of
+from pipeline.training.health.ring import ROWS, STEPS, Ring, at_places, rows_of
+from pipeline.training.micro import PLACES, thinned
 
 
 def rows(count, width, seed=0):
@@ -82,5 +83,6 @@ def test_dense_features_stand_by_voxels_of_their_crop():
     assert picked.shape == (2 * PLACES, 3)
     assert torch.equal(picked[0], dense[0, :, 1, 1, 1])
     assert torch.equal(picked[-1], dense[1, :, 7, 7, 7])
+    assert torch.equal(at_places(thinned(dense)), picked)
     found = rows_of((Features(pooled=torch.ones(2, 5), levels=(dense, dense)), Features(pooled=torch.zeros(2, 5), levels=(dense, dense))))
     assert {kind: value.shape for kind, value in found.items()} == {"pooled": (4, 5), "level": (4 * PLACES, 3)}
