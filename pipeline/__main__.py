@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import os
 import sys
@@ -15,6 +16,8 @@ from typer.core import TyperGroup
 from pipeline import __version__
 
 VERBS = Path(__file__).parent / "verbs"
+MAY_NOT = "; choose a place that you may write to (and read), or mend its permissions"
+REMEDIES = {errno.ENOSPC: "; free some space and call again", errno.EACCES: MAY_NOT, errno.EPERM: MAY_NOT, errno.EROFS: MAY_NOT}
 
 
 class Verbs(TyperGroup):
@@ -30,6 +33,10 @@ class Verbs(TyperGroup):
         verb = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
         verb.command(name=name, help=module.__doc__)(module.run)
         return typer.main.get_command(verb)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        self.commands = dict.fromkeys(self.list_commands(ctx))  # what Typer compares a misspelt verb with
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
         rows = [(name, _summary(VERBS / f"{name}.py")) for name in self.list_commands(ctx)]
@@ -76,8 +83,7 @@ def entry() -> Any:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        remedy = "; free some space and call again" if error.errno == 28 else ""
-        return f"{error.filename or 'a file'}: {error.strerror}{remedy}"
+        return f"{error.filename or 'a file'}: {error.strerror}{REMEDIES.get(error.errno or 0, '')}"
     return str(error)
 
 

@@ -45,6 +45,10 @@ def read_config(path: Path | str, kind: type[Config]) -> Any:
         return kind.model_validate(value)
     except ValidationError as error:
         items = error.errors()
+        strange = [str(item["loc"][0]) for item in items if item["type"] == "unknown_key" and len(item["loc"]) == 1]
+        if len(strange) > 2:
+            told = f"{', '.join(strange)} are no keys of a {kind.__name__.lower()}, which has {', '.join(kind.model_fields)}"
+            raise ValueError(f"{path}: is no {kind.__name__.lower()}: {told}") from error
         places = [item["loc"] for item in items]  # a list is too short because one of its items is wrong
         causes = [item for item in items if not any(item["loc"] == place[: len(item["loc"])] != place for place in places)]
         raise ValueError("\n".join(_line(path, item) for item in causes)) from error

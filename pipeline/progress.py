@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+SECONDS_A_LINE = 1.0  # at most one plain line in so many, and at most ten in all
+
 
 class Progress:
     """``with Progress("pretrain", total=600) as progress: progress.advance(loss=0.1)``."""
@@ -14,6 +16,7 @@ class Progress:
     def __init__(self, label: str, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
         self.label, self.total, self.done, self.unit, self.shown = label, total, done, unit, shown
         self.begun, self.first, self.lines = time.monotonic(), done, 0
+        self.told = self.begun
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -33,13 +36,14 @@ class Progress:
         """One unit done, or kept from an earlier call: those say nothing of the rate. Figures stand beside the bar unless None."""
         self.done += 1
         self.first += kept
-        rate = (self.done - self.first) / max(time.monotonic() - self.begun, 1e-9)
+        now = time.monotonic()
+        rate = (self.done - self.first) / max(now - self.begun, 1e-9)
         speed = [f"{rate:.2f} {self.unit}/s"] if rate else []
         words = " ".join([*speed, *(f"{name} {value:.4g}" for name, value in figures.items() if value is not None)])
         if self.bar:
             self.bar.update(self.task, completed=self.done, words=words)
-        elif self.shown and (self.done == self.total or self.done * 10 // self.total > self.lines):
-            self.lines = self.done * 10 // self.total
+        elif self.shown and (self.done == self.total or (self.done * 10 // self.total > self.lines and now - self.told >= SECONDS_A_LINE)):
+            self.lines, self.told = self.done * 10 // self.total, now
             left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
             print(f"{self.label}: {self.done}/{self.total} {words}{left}", file=sys.stderr, flush=True)
 

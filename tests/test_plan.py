@@ -124,6 +124,11 @@ def test_what_cannot_be_run_is_refused_with_the_key(folder, name, changes, words
         make_plan(folder / "tiny.yaml")
 
 
+def test_a_file_of_another_kind_is_told_as_that(folder):
+    with pytest.raises(ValueError, match=r"restoration\.yaml: is no study: .*objectives.* are no keys of a study, which has name, "):
+        make_plan(folder / "restoration.yaml")
+
+
 def test_a_study_without_tasks_may_hold_nobody_back_for_a_test(folder):
     edit(folder, "tiny", tasks=[], initialisations={}, split={"test": 0, "validation": 1})
     assert make_plan(folder / "tiny.yaml").study["split"]["test"] == 0

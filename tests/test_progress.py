@@ -5,7 +5,7 @@ from pipeline.progress import Progress
 
 
 def test_kept_units_count_as_done_but_not_towards_the_rate(capsys, monkeypatch):
-    clock = iter([0.0, 0.001, 0.002, 10.0, 20.0])
+    clock = iter([0.0, 1.001, 2.002, 10.0, 20.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
     with Progress("finetune", 4, unit="cell") as shown:
@@ -19,7 +19,18 @@ def test_kept_units_count_as_done_but_not_towards_the_rate(capsys, monkeypatch):
     assert lines[3] == "finetune: 4/4 0.10 cell/s dice 0.5, 0 s left"
 
 
+def test_what_takes_no_time_is_one_line(capsys, monkeypatch):
+    clock = iter([0.01 * tick for tick in range(50)])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    with Progress("look", 40) as shown:
+        for _ in range(40):
+            shown.advance()
+    assert capsys.readouterr().err.splitlines() == ["look: 40/40 100.00 step/s, 0 s left"]
+
+
 def test_a_figure_that_is_not_known_yet_is_left_out(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_A_LINE", 0.0)
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
     with Progress("pretrain", 2) as shown:
         shown.advance(loss=None)

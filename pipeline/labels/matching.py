@@ -178,8 +178,8 @@ def check_tasks(found: Inventory, owners: Owners, folders: Mapping[str, str]) ->
         own = [file for file in own if file.kind in ("nifti", "metaimage") or file.status != "volume"]
         if any(file.kind in ("nifti", "metaimage") for file in own):
             raise ValueError(
-                f"tasks.{task}.labels: none of its {len(own)} files is named like an image of `sources`; a label file has the name of its "
-                f"image (without nnU-Net's _0000), or of the folder that a DICOM series lies in"
+                f"tasks.{task}.labels: none of its {len(own)} files belongs to one image of `sources`; name each like its image, or like "
+                f"the folder of its DICOM series (docs/labels.md says which names and places go together)"
             )
         raise ValueError(
             f"tasks.{task}: no DICOM segmentation or structure set{' in its `labels`' if folder else ' among the scans'} could be used for "

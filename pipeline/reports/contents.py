@@ -34,6 +34,7 @@ STATUS = {
     "volume": "hold scans",
     "companion": "are labels or other companions of scans",
     "not_image": "are no images",
+    "left_out": "are further volumes of a series of which the first was taken",
     "quarantined": "were refused",
     "forgotten": "are of subjects that were taken out",
 }  # of a file, as in inventory.tsv
@@ -73,7 +74,8 @@ def refused_section(where: StudyFolder) -> dict[str, Any]:
                 {"code": code, "reason": reason, "remedy": remedy, "count": len(group), "origins": ", ".join(sorted(set(group["origin"])))}
             )
     counts = Counter(inventory["status"]) if "status" in inventory else Counter()
-    return {"reasons": reasons, "accounted": [f"{counts[status]} {told}" for status, told in STATUS.items() if counts[status]]}
+    ordered = [*(status for status in STATUS if counts[status]), *sorted(counts.keys() - STATUS.keys())]
+    return {"reasons": reasons, "accounted": [f"{counts[status]} {STATUS.get(status, status)}" for status in ordered]}
 
 
 def curve_series(plan: Plan, where: StudyFolder) -> dict[str, dict[str, dict[str, tuple[list[int], list[float]]]]]:

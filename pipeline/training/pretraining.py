@@ -1,5 +1,6 @@
 """One pretraining run from a plan: what it may see, its learner, and the loop around it."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -159,13 +160,18 @@ def _card(plan: Plan, run: Run, train: pd.DataFrame, identity: dict[str, Any]) -
     return {**identity, **seen, "plan": asdict(run), "resolved": plan.recipes[run.recipe], "version": __version__}
 
 
+def channel_names(train: pd.DataFrame, channels: Sequence[str] | None) -> list[str]:
+    """Of the network's input, in its order: the study's; where scans enter one by one, whatever theirs are called."""
+    return list(channels) if channels else sorted({name for names in train["channels"] for name in json.loads(names)})
+
+
 def _contract(recipe: Recipe, run: Run, study: Study, train: pd.DataFrame, identity: dict[str, Any]) -> dict[str, Any]:
     size = next(iter(recipe.crops.values()))["size_vox"]
     spacings = sorted({tuple(round(float(s), 4) for s in spacing) for spacing in train["spacing_mm"]})
     return {
         "architecture": recipe.network,
         "channels": len(train["window_low"].iloc[0]),
-        "channel_names": sorted(set(train["channels"])),
+        "channel_names": channel_names(train, study.channels),
         "modalities": sorted(set(train["modality"])),
         "size_vox": list(size),
         "spacing_mm": study.preprocess.model_dump(mode="json")["spacing_mm"],

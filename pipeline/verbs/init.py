@@ -43,7 +43,7 @@ GENERAL = re.compile(r"(images?|scans?|data|nifti|dicom)(tr)?", re.IGNORECASE)
 
 
 def run(
-    scans: Annotated[Path, typer.Argument(help="Folder of scans: NIfTI, MetaImage or DICOM, in any subfolders.")],
+    scans: Annotated[Path, typer.Argument(metavar="SCANS", help="Folder of scans: NIfTI, MetaImage or DICOM, in any subfolders.")],
     labels: Annotated[Path | None, typer.Option(help="Folder of label volumes; default: what dataset.json says.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; default: that of the folder of scans.")] = None,
     into: Annotated[Path, typer.Option(help="Folder for studies/NAME.yaml and tasks/NAME.yaml.")] = Path("configs"),

@@ -42,6 +42,10 @@ def run(
 ) -> None:
     from pipeline.configuration import read_yaml
 
+    if not profile.is_dir():
+        raise ValueError(f"--profile: there is no folder {profile}; name one that holds a config.yaml, such as workflow/profiles/slurm")
+    if cores != "all" and not (cores.isdecimal() and int(cores)):
+        raise ValueError(f"--cores: {cores!r} is neither a number of cores nor `all`")
     begun = time.monotonic()
     where = results / str(read_yaml(study).get("name", study.stem.replace("-", "_")))
     chosen = ["--data", data] if data is not None else []

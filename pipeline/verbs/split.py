@@ -63,6 +63,9 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     write_json(where.root / "split.json", counts)
     write_manifest(frame, where.manifest)
     typer.echo(table(counts, sorted(plan.tasks)))
+    for task in sorted(plan.tasks):
+        if absent := never_drawn(frame, task, plan.task_value(task).classes()):
+            typer.echo(f"split: task {task}: no training scan has {', '.join(absent)}, so nothing can learn it")
     typer.echo(f"split: {where.manifest} has {len(frame)} volumes, {(frame['twin_of'] != '').sum()} of them twins of another")
 
 
@@ -136,6 +139,12 @@ def check_transfers(plan: Plan, frame: pd.DataFrame) -> None:
             check_sizes(plan, transfer, available[transfer.task])
         except ValueError as error:
             raise ValueError(f"study {plan.study['name']}: {error}") from error
+
+
+def never_drawn(frame: pd.DataFrame, task: str, classes: dict[int, str]) -> list[str]:
+    """Classes, as the task names them, that no labels of the train split hold."""
+    drawn = {value for labels in frame.loc[frame["split"] == "train", "labels"] for value in json.loads(labels).get(task, ())}
+    return [f"{name} ({value})" for value, name in classes.items() if value not in drawn]
 
 
 def count(frame: pd.DataFrame, tasks: list[str]) -> dict[str, dict[str, Any]]:

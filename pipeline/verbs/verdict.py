@@ -25,6 +25,8 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     from pipeline.transfer.table import make_verdict
 
     plan, where = read_plan(folder)
+    if not plan.transfers:
+        raise ValueError(f"{where.plan}: the study has no tasks, so there is nothing to compare; add `tasks` to it, and run it again")
     table, beside = make_verdict(plan, where)
     _show(table, beside)
     typer.echo(f"verdict: {where.verdict}")

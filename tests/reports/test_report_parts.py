@@ -75,11 +75,11 @@ def test_the_data_table_counts_scans_subjects_and_labels():
 
 
 def test_refusals_are_grouped_by_reason(tmp_path):
-    (tmp_path / "inventory.tsv").write_text("file_id\tstatus\na\tvolume\nb\tquarantined\nc\tquarantined\n")
+    (tmp_path / "inventory.tsv").write_text("file_id\tstatus\na\tvolume\nb\tquarantined\nc\tquarantined\nd\tnovel\n")
     head = "file_id\tscan_id\tstage\tcode\treason\tremedy\torigin\tlicence\n"
     (tmp_path / "quarantine.tsv").write_text(head + "b\t\tindex\tEMPTY\tr\tm\to\tl\nc\t\tindex\tEMPTY\tr\tm\tp\tl\n")
     section = contents.refused_section(StudyFolder(tmp_path))
-    assert section["accounted"] == ["1 hold scans", "2 were refused"]
+    assert section["accounted"] == ["1 hold scans", "2 were refused", "1 novel"]
     assert section["reasons"] == [{"code": "EMPTY", "reason": "r", "remedy": "m", "count": 2, "origins": "o, p"}]
 
 

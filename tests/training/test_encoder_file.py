@@ -3,35 +3,48 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from pipeline.networks.unet import Unet
 from pipeline.step import Context
 from pipeline.training.encoder import load_encoder, load_weights, save_encoder
+from pipeline.training.pretraining import channel_names
 
 CONTRACT = {"architecture": {"unet": {"widths": [16, 32, 64, 128]}}, "size_vox": [16, 16, 16], "channels": 1}
 
 
+def save(folder, channels):
+    torch.manual_seed(0)
+    context = Context(num_scans=1, batch=1, num_steps=1, size_vox=(16, 16, 16), channels=channels)
+    network = Unet(Unet.Config(widths=(16, 32, 64, 128)), context).eval()
+    save_encoder(folder, network, {**CONTRACT, "channels": channels})
+    return network
+
+
 @pytest.fixture
 def saved(tmp_path):
-    torch.manual_seed(0)
-    context = Context(num_scans=1, batch=1, num_steps=1, size_vox=(16, 16, 16), channels=1)
-    network = Unet(Unet.Config(widths=(16, 32, 64, 128)), context).eval()
-    save_encoder(tmp_path, network, CONTRACT)
-    return network, tmp_path
+    return save(tmp_path, 1), tmp_path
 
 
-def test_the_lines_of_the_readme_give_the_coarsest_level(saved, monkeypatch):
-    network, folder = saved
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_lines_of_the_readme_give_the_coarsest_level(tmp_path, monkeypatch, channels):
+    network = save(tmp_path, channels)
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    monkeypatch.chdir(folder)
-    names = {"x": torch.rand(2, 1, 16, 24, 16)}
+    monkeypatch.chdir(tmp_path)
+    names = {"x": torch.rand(2, channels, 16, 24, 16)}
     with torch.no_grad():
-        exec(code, names)
+        exec(code.replace("(1, 16, 1)", f"({channels}, 16, 1)"), names)  # as the README says below
         levels = network(names["x"], want=frozenset({"levels"})).levels
     torch.testing.assert_close(names["features"], levels[-1])
+
+
+def test_the_contract_names_the_channels_in_their_order():
+    train = pd.DataFrame({"channels": ['["PT", "CT"]', '["PT", "CT"]']})
+    assert channel_names(train, ("PT", "CT")) == ["PT", "CT"]
+    assert channel_names(pd.DataFrame({"channels": ['["MR"]', '["CT"]']}), None) == ["CT", "MR"]
 
 
 def test_load_encoder_gives_the_same_network_with_its_decoder(saved):

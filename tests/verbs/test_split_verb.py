@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from pipeline.plan import make_plan
-from pipeline.verbs.split import check_transfers
+from pipeline.verbs.split import check_transfers, never_drawn
 
 SPLITS = ["train"] * 4 + ["validation"] + ["test"] * 2
 
@@ -43,3 +43,9 @@ def test_twins_of_labelled_scans_do_not_count(tmp_path, frame):
     frame.loc[0, "twin_of"] = "scan1"
     with pytest.raises(ValueError, match="1 to 3 can be had"):
         check_transfers(planned(tmp_path, num_labels=[4]), frame)
+
+
+def test_a_class_that_no_training_scan_has_is_told(frame):
+    frame.loc[frame["split"] == "test", "labels"] = '{"organ": [1, 2]}'
+    assert never_drawn(frame, "organ", {1: "organ", 2: "tumour"}) == ["tumour (2)"]
+    assert never_drawn(frame, "organ", {1: "organ"}) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline import __main__ as main
 from pipeline.files import read_json, write_json
 from pipeline.verbs import run as verb
 
@@ -53,6 +54,25 @@ def test_a_process_number_that_was_given_to_another_process_is_no_owner(tmp_path
         assert token != GONE["token"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("profile", Path("absent"), "--profile: there is no folder absent"),
+        ("cores", "0", "--cores: '0' is neither"),
+        ("cores", "many", "--cores: 'many'"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_planned(tmp_path, option, value, message):
+    with pytest.raises(ValueError, match=message):
+        verb.run(tmp_path / "absent.yaml", None, results=tmp_path, **{"cores": "1", "profile": tmp_path, option: value})
+
+
+def test_a_misspelt_verb_is_answered_with_the_one_that_was_meant():
+    called = subprocess.run([sys.executable, "-m", "pipeline", "pretrian"], capture_output=True, text=True, check=False)
+    assert called.returncode == 2
+    assert "Did you mean 'pretrain'?" in called.stderr
+
+
 def test_the_exit_code_of_snakemake_comes_back():
     assert verb._supervise([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
 
@@ -81,3 +101,10 @@ def test_the_dashboard_command_names_the_store_of_the_study():
     command = verb.dashboard(Path("results/demo"))
     assert command.startswith("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false ")
     assert "--backend-store-uri sqlite:///results/demo/mlflow.db --host 127.0.0.1" in command
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(28, "free some space"), (13, "may write to"), (30, "may write to")])
+def test_what_the_system_refuses_is_told_with_the_place_and_a_remedy(number, remedy):
+    words = main._words(OSError(number, os.strerror(number), "results/demo"))
+    assert words.startswith(f"results/demo: {os.strerror(number)}; ")
+    assert remedy in words
