@@ -17,17 +17,15 @@ def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, di
 
     Several scans of one name are channels of one exam: the first channel owns the labels. Otherwise nothing says whose they are.
     """
-    by_key: dict[str, list[Found3D]] = defaultdict(list)
-    for scan in found.scans:
-        by_key[scan.key].append(scan)
     owners: dict[str, dict[str, str]] = defaultdict(dict)
-    for number, file in enumerate(found.files):
-        if not file.place.task or file.status != "companion" or file.kind == "dicom":
+    for number, file in found.files.numbered(status="companion"):
+        if not file.place.task or file.kind == "dicom":
             continue
         code = None
-        owner = _owner(by_key.get(label_key(file.path.name), []), channels)
+        named = list(found.scans.where(key=label_key(file.path.name)))
+        owner = _owner(named, channels)
         if owner is None:
-            code = Code.LABELS_AMBIGUOUS if by_key.get(label_key(file.path.name)) else Code.LABELS_WITHOUT_IMAGE
+            code = Code.LABELS_AMBIGUOUS if named else Code.LABELS_WITHOUT_IMAGE
         elif file.place.task in owners[owner.scan_id]:
             code = Code.LABELS_AMBIGUOUS
         if code is not None:
