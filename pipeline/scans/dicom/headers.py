@@ -6,6 +6,7 @@ aimed with, projected, rendered or copied off a screen is refused by name.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from pathlib import Path
@@ -28,6 +29,10 @@ NO_PLACE = {
     "SURFACE_RENDER", "CURVED_MPR", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO",
 }  # fmt: skip
 MAX_SIDE = 4096
+SUV_INPUTS = (
+    "Units", "SUVType", "CorrectedImage", "DecayCorrection", "PatientWeight", "SeriesDate", "SeriesTime", "AcquisitionDate",
+    "AcquisitionTime", "RadiopharmaceuticalInformationSequence",
+)  # fmt: skip
 
 
 def read_header(path: Path) -> Slice | None:
@@ -60,6 +65,7 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
         None if enhanced else _position(values), () if enhanced else _orientation(values), (0.0, 0.0) if enhanced else _spacing(values),
         shape, enhanced, mosaic, _traits(values), _clocks(values), date=date_of(values),
         acquired=int(_number(values, "ImagesInAcquisition") or 0), inverted=values.get("PhotometricInterpretation") == "MONOCHROME1",
+        suv=_suv_inputs(values) if sop_class == PT else "",
     )  # fmt: skip
 
 
@@ -71,6 +77,11 @@ def _check_kind(values: dict[str, Any]) -> None:
         raise Refused(Code.BURNED_IN)
     if values.get("SamplesPerPixel", 1) != 1 or not values.get("PhotometricInterpretation", "MONOCHROME2").startswith("MONOCHROME"):
         raise Refused(Code.COLOUR)
+
+
+def _suv_inputs(values: dict[str, Any]) -> str:
+    found = [values.get(word, "") for word in SUV_INPUTS]
+    return "" if None in found else hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def _traits(values: dict[str, Any]) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ def read_stack(paths: Sequence[Path | str], allocate: Allocate = np.empty, part:
         slices = ordered(slices)
         _check_scaling([found[item.path].values for item in slices])
         planes = [item.plane for item in slices]
-        factor = suv_factor([item.path for item in slices]) if slices[0].modality == "PT" else 1.0
+        factor = suv_factor(slices) if slices[0].modality == "PT" else 1.0
         images, shape = [_image(item, found[item.path], factor) for item in slices], slices[0].shape
     return _assembled(stack_of(planes), planes[0], images, shape, allocate)
 
