@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/step.py results/hippocampus [RUN] [--steps 30]
 
 Needs a study whose ``split`` stage (and, for runs with words, ``discover``) is done. Prints medians in milliseconds and the share of
-loading and augmentation, which should stay below 10 %. One thread; nothing runs beside it.
+loading and augmentation, which should stay below 10 %. CPU time of the one thread, so that other programs change little.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def measure(folder: Path, name: str, steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         loop = make_loop(plan.recipe_value(run.recipe), run, where, train, held_out, lexicon, Path(scratch))
         for step in range(steps + 3):
-            marks = [time.perf_counter()]
+            marks = [time.thread_time()]
             region = loop.loader.region(step * loop.loader.batch)
-            marks.append(time.perf_counter())
+            marks.append(time.thread_time())
             loop.learner.look(region)
-            marks.append(time.perf_counter())
+            marks.append(time.thread_time())
             loop.step(step, region)
-            marks.append(time.perf_counter())
+            marks.append(time.thread_time())
             for key, first, last in zip(seconds, marks[:-1], marks[1:], strict=True):
                 seconds[key].append(last - first)
     return {key: 1000 * statistics.median(values[3:]) for key, values in seconds.items()}

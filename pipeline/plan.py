@@ -14,7 +14,6 @@ from pipeline import __version__
 from pipeline.configuration import read_config
 from pipeline.files import digest, digest_of, read_json
 from pipeline.folder import StudyFolder
-from pipeline.plugins import Config
 from pipeline.recipe import Recipe, settled
 from pipeline.study import Initialisation, Study
 from pipeline.task import Task
@@ -219,7 +218,7 @@ def _plan_transfers(path: Path | str, study: Study, tasks: dict[str, Task], runs
             if initialisation.recipe and not wanted:
                 raise ValueError(f"{path}: initialisations.{name}.recipe: {initialisation.recipe!r} is not under `recipes`")
             built_on = tuple(run.run for run in wanted)
-            settings = [_without_sizes(initialisation), _without_sizes(study.finetune), task.settings()]
+            settings = [_without_sizes(initialisation.model_dump(mode="json")), _without_sizes(study.finetune.settled()), task.settings()]
             transfer_hash = digest_of([settings, built_on, _data_settings(study)])[:10]
             transfers.append(Transfer(f"{task.name}-{name}-{transfer_hash}", task.name, name, built_on, initialisation.planned))
     return [replace(item, after=_tuned_as(path, item, initialisations, transfers)) for item in transfers]
@@ -236,9 +235,9 @@ def _tuned_as(path: Path | str, transfer: Transfer, initialisations: dict[str, I
     return next(item.transfer for item in transfers if (item.task, item.initialisation) == (transfer.task, wanted))
 
 
-def _without_sizes(value: Config) -> dict[str, Any]:
+def _without_sizes(values: dict[str, Any]) -> dict[str, Any]:
     """Settings that every cell of a transfer shares: one more size or seed adds cells, and the finished ones stay what they are."""
-    return value.model_dump(mode="json", exclude={"num_labels", "seeds", "seeds_above"})
+    return {name: value for name, value in values.items() if name not in ("num_labels", "seeds", "seeds_above")}
 
 
 def _comparisons(transfers: list[Transfer]) -> list[dict[str, Any]]:

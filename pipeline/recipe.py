@@ -45,7 +45,10 @@ class Training(Config):
     compile: bool = Field(
         False, description="Whether torch.compile makes kernels for the network; needs a compiler, and minutes at the start."
     )
-    channels_last: bool = Field(False, description="Whether the network's tensors hold channels innermost (channels_last_3d).")
+    channels_last: bool = Field(
+        False,
+        description="Whether tensors hold channels innermost (channels_last_3d): on a CPU faster in fp32 below 16 channels.",
+    )
     graphs: Literal["auto", "off"] = Field(
         "auto",
         description="auto: on a GPU, views are replayed from CUDA graphs, with the same bits; off: they are computed kernel by kernel.",

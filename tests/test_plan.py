@@ -69,8 +69,11 @@ def test_one_more_seed_or_size_keeps_the_cells_that_are_done_and_another_rate_do
     before = make_plan(folder / "tiny.yaml")
     edit(folder, "tiny", finetune={"seeds": [0, 1, 2, 3], "num_labels": [1, 2, 4, "all"]})
     assert make_plan(folder / "tiny.yaml").transfers == before.transfers
-    edit(folder, "tiny", finetune={"learning_rate": 0.01})
-    assert not {t.transfer for t in make_plan(folder / "tiny.yaml").transfers} & {t.transfer for t in before.transfers}
+    edit(folder, "tiny", finetune={"channels_last": False})
+    assert make_plan(folder / "tiny.yaml").transfers == before.transfers
+    for changed in ({"learning_rate": 0.01}, {"channels_last": True}):
+        edit(folder, "tiny", finetune=changed)
+        assert not {t.transfer for t in make_plan(folder / "tiny.yaml").transfers} & {t.transfer for t in before.transfers}
 
 
 def test_a_changed_description_changes_no_run(folder):

@@ -40,7 +40,8 @@ class Words:
         if lexicon is None:
             raise ValueError("crops.words: the run has no lexicon; add `words: {encoder: RECIPE, ...}` to the recipe")
         self.config, self.seed = config, seed
-        self.grids = [grid_of(row) for _, row in rows.iterrows()]
+        grids = [grid_of(row) for _, row in rows.iterrows()]
+        self.shapes = [grid.shape for grid in grids]
         place = {scan: number for number, scan in enumerate(rows["scan_id"])}
         known = lexicon[lexicon["scan_id"].isin(place)]
         if known.empty:
@@ -56,6 +57,10 @@ class Words:
         columns = [self.instances[name].tolist() for name in ("word_id", "x_mm", "y_mm", "z_mm", "size_mm", "confidence")]
         self.entries: list[Word] = list(zip(*columns, strict=True))
         self.rows = self.instances["row"].tolist()
+        self.index_vox, self.edges_vox = np.empty_like(self.mm), np.empty_like(self.mm)  # centre and edges in voxels of the own scan
+        for row, numbers_of in self.of_row.items():
+            self.index_vox[numbers_of] = grids[row].index(self.mm[numbers_of])
+            self.edges_vox[numbers_of] = [self._edges_vox(grids[row], self.entries[number][4]) for number in numbers_of]
         self._known: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -68,15 +73,13 @@ class Words:
         carriers, sure = self.of_word[word], self.sure[word]
         number = int(carriers[min(int(np.searchsorted(sure, draw[0], side="right")), len(carriers) - 1)])
         row = self.rows[number]
-        grid = self.grids[row]
-        read = self._edges_vox(grid, self.entries[number][4])
-        centre = grid.index(self.mm[number])
+        centre, read = self.index_vox[number], self.edges_vox[number]
         if draw[1] >= self.config.exact:
             low, high = np.log(self.config.scale)
             centre = centre + (2 * draw[3:] - 1) * self.config.shift * read
             read = read * np.exp(low + draw[2] * (high - low))
         read_vox = tuple(int(n) for n in np.maximum(1, np.round(read)))
-        centre_vox = within(np.round(centre).astype(int), read_vox, grid.shape)
+        centre_vox = within(np.round(centre).astype(int), read_vox, self.shapes[row])
         return Crop(row, centre_vox, read_vox, (self.entries[number], *self._others(row, number, centre_vox, read_vox)))
 
     def _word(self, sample: int) -> int:
@@ -95,9 +98,8 @@ class Words:
     def _others(self, row: int, number: int, centre_vox: tuple[int, ...], read_vox: tuple[int, ...]) -> tuple[Word, ...]:
         """The other words whose places lie in the crop, nearest first."""
         others = self.of_row[row]
-        others = others[others != number]
-        low = np.asarray(centre_vox) - np.asarray(read_vox) // 2
-        index = self.grids[row].index(self.mm[others])
-        inside = ((index >= low - 0.5) & (index < low + np.asarray(read_vox) - 0.5)).all(1)
-        distance = np.linalg.norm(self.mm[others] - self.mm[number], axis=1)
-        return tuple(self.entries[n] for n in others[inside][np.argsort(distance[inside], kind="stable")])
+        low = np.asarray(centre_vox) - np.asarray(read_vox) // 2 - 0.5
+        index = self.index_vox[others]
+        inside = others[((index >= low) & (index < low + read_vox)).all(1) & (others != number)]
+        distance = ((self.mm[inside] - self.mm[number]) ** 2).sum(1)
+        return tuple(self.entries[n] for n in inside[np.argsort(distance, kind="stable")])

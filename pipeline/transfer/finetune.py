@@ -183,7 +183,7 @@ class Finetuning:
     def _model(self, cell: Cell) -> Model:
         size_vox, channels = self.settings.size_vox, self.volumes.channels
         context = Context(cell.num_labels, self.settings.batch, cell.steps, size_vox, channels, cell.seed)
-        model = build(self.network, self.kind, context, self.settings.precision)
+        model = build(self.network, self.kind, context, self.settings.precision, self.settings.channels_last)
         if cell.run is not None:
             load_initial(model.network, self._weights_of(cell.run), self.initialisation.load)
         return model.to(self.device)
@@ -205,7 +205,7 @@ class Finetuning:
     def _cell_settings(self, cell: Cell, judged: tuple[str, ...]) -> dict[str, Any]:
         """All that a cell's results depend on; where the labels lie is no part of it, ``data_digest`` says what they are."""
         task = {key: value for key, value in self.plan.tasks[self.transfer.task].items() if key not in ("labels", *READ_LABELS)}
-        shared = self.settings.model_dump(mode="json", include={"batch", "size_vox", "weight_decay", "warmup", "precision", "threads"})
+        shared = self.settings.settled("batch", "size_vox", "weight_decay", "warmup", "precision", "threads")
         return {
             **asdict(cell), **shared, "task": task, "network": self.network, "judged": list(judged),
             "load": self.initialisation.load, "encoder_rate": self.initialisation.encoder_rate, "version": __version__,
@@ -218,7 +218,7 @@ class Finetuning:
             "runs": list(self.runs.values()), "weights_digest": digest_of(self._weights), "data_digest": self.data_digest,
             "version": __version__,
             **self.initialisation.model_dump(mode="json", include={"recipe", "load", "encoder_rate", "steps_factor"}),
-            **self.settings.model_dump(mode="json", include={"batch", "size_vox", "weight_decay", "warmup", "precision", "steps"}),
+            **self.settings.settled("batch", "size_vox", "weight_decay", "warmup", "precision", "steps"),
         }  # fmt: skip
 
 

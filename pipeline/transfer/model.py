@@ -18,13 +18,14 @@ from pipeline.training.encoder import load_weights
 class Model(nn.Module):
     """Logits (B, K, D, H, W) float32 of x (B, C, D, H, W)."""
 
-    def __init__(self, network: Network, head: nn.Module, precision: Literal["fp32", "bf16"]) -> None:
+    def __init__(self, network: Network, head: nn.Module, precision: Literal["fp32", "bf16"], channels_last: bool = False) -> None:
         super().__init__()
-        self.network, self.head, self.precision = network, head, precision
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
+        self.network, self.head, self.precision = network.to(memory_format=self.memory_format), head, precision
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            dense = self.network(x, want=frozenset({"dense"})).dense
+            dense = self.network(x.contiguous(memory_format=self.memory_format), want=frozenset({"dense"})).dense
             return self.head(dense).float()
 
     def encoder_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -63,14 +64,14 @@ def architecture(plan: Plan) -> dict[str, Any]:
     return networks[used[0]]
 
 
-def build(network: dict[str, Any], kind: Any, context: Context, precision: Literal["fp32", "bf16"]) -> Model:
+def build(network: dict[str, Any], kind: Any, context: Context, precision: Literal["fp32", "bf16"], channels_last: bool = False) -> Model:
     """Initial weights depend on the seed and the layer's name only, so every initialisation begins with the same head and decoder."""
     name, values = only(network, "network")
     body = load("networks", name)(settings("networks", name, values), context)
     head = kind.head(body.dense_width)
     initialise(body, key(context.seed, "finetune", "network"))
     initialise(head, key(context.seed, "finetune", "head"))
-    return Model(body, head, precision)
+    return Model(body, head, precision, channels_last)
 
 
 def weights_path(run_folder: Path, what: Literal["all", "encoder"]) -> Path:

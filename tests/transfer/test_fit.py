@@ -107,3 +107,14 @@ def test_a_signal_ends_fine_tuning_with_75_and_the_next_call_goes_on(tiny, monke
     finetune(plan, where, transfer)
     assert len(calls) == 6 + 3 * 4
     assert where.cases(transfer.transfer).exists()
+
+
+def test_channels_innermost_change_speed_and_not_what_is_learned(tiny):
+    fitting = Fitting(*tiny, "scratch", steps=5)
+    usual, curve = fitting.fit()
+    fitting.work.settings = fitting.work.settings.model_copy(update={"channels_last": True})
+    innermost, other = fitting.fit()
+    assert innermost.network.encoder[0][1].conv.weight.stride()[1] == 1 != usual.network.encoder[0][1].conv.weight.stride()[1]
+    assert [point[1] for point in other.curve] == pytest.approx([point[1] for point in curve.curve], rel=1e-4)
+    for name, value in usual.state_dict().items():
+        torch.testing.assert_close(innermost.state_dict()[name], value, atol=1e-3, rtol=1e-2)
