@@ -26,16 +26,21 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
+def on_host(tensor: Tensor) -> bool:
+    """Whether NumPy can have a tensor without a wait."""
+    return tensor.device.type == "cpu"
+
+
 def fold(keys: Tensor, salt: int | str) -> Tensor:
     """(B,) int64 keys -> (B,) int64 keys of a named purpose."""
-    if keys.device.type == "cpu":
+    if on_host(keys):
         return torch.from_numpy(_splitmix(keys.numpy() ^ _known(salt)))
     return _splitmix(keys ^ _known(salt))
 
 
 def bits(keys: Tensor, count: int) -> Tensor:
     """(B,) keys -> (B, count) int64, all 64 bits random."""
-    if keys.device.type == "cpu":
+    if on_host(keys):
         return torch.from_numpy(_splitmix(keys.numpy()[:, None] + np.arange(1, count + 1) * _GOLDEN))
     counter = torch.arange(1, count + 1, device=keys.device, dtype=torch.int64)
     return _splitmix(keys[:, None] + counter * _GOLDEN)
@@ -74,7 +79,7 @@ def integers(keys: Tensor, low: Tensor | int, high: Tensor | int, *shape: int) -
 
 def noise(keys: Tensor, *shape: int) -> Tensor:
     """(B,) keys -> (B, *shape) float32 in [0, 1), 16 bits deep: cheap enough for every voxel of a crop."""
-    if keys.device.type == "cpu":
+    if on_host(keys):
         made = torch.empty(len(keys), math.prod(shape))
         fill_noise(made, keys, torch.arange(math.prod(shape), dtype=torch.int32))
         return made.reshape(len(keys), *shape)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.keys import on_host
 from pipeline.shapes import AffineBatch, MaskBatch, VoxelsBatch
 from pipeline.step import Region
 from pipeline.views._walk import alone, room, slabs
@@ -61,7 +62,7 @@ def crop_valid(region: Region) -> MaskBatch:
 
 def vector(values: Sequence[float], like: Tensor) -> Tensor:
     """(n,) of another tensor's type, made on its device: a copy from the host would wait for the GPU."""
-    if like.device.type == "cpu":
+    if on_host(like):
         return torch.tensor(values, dtype=like.dtype)
     return torch.cat([torch.full((1,), value, dtype=like.dtype, device=like.device) for value in values])
 

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pipeline.keys import bits, fill_noise, noise
+from pipeline.keys import bits, fill_noise, noise, on_host
 from pipeline.shapes import VoxelsBatch
 from pipeline.views._walk import SLAB_VOX, room
 
@@ -16,7 +16,7 @@ _QUANTILES = 1 << 12
 def uniform_noise(keys: Tensor, shape: tuple[int, int, int, int]) -> VoxelsBatch:
     """(B,) keys -> (B, C, D, H, W) float32 in [0, 1); ``shape`` is (C, D, H, W)."""
     channels, depth, *plane = shape
-    if keys.device.type != "cpu":
+    if not on_host(keys):
         return noise(bits(keys, channels * depth).flatten(), *plane).reshape(len(keys), *shape)
     made = room(keys, len(keys), *shape, dtype=torch.float32)
     for b in range(len(keys)):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.buffers import Buffers
+from pipeline.keys import on_host
 from pipeline.shapes import VoxelsBatch
 from pipeline.step import Region, View, ViewBatch
 
@@ -31,7 +32,7 @@ class BatchedView(View):
 
     def apply(self, region: Region, drawn: Mapping[str, Tensor]) -> tuple[ViewBatch, ...]:
         count, size = len(region.voxels), region.voxels[0].numel()
-        if region.voxels.device.type != "cpu" or (count == 1 and size > SMALL_VOX):
+        if not on_host(region.voxels) or (count == 1 and size > SMALL_VOX):
             return self.at_once(region, drawn)
         joined: tuple[ViewBatch, ...] = ()
         step = GROUP_VOX // size if size <= SMALL_VOX else 1
@@ -55,13 +56,13 @@ def where_chosen(chosen: Tensor, voxels: VoxelsBatch, change: Callable[[VoxelsBa
 
 def alone(tensor: Tensor) -> bool:
     """Whether this is one sample on a CPU, so that values may be looked at."""
-    return tensor.device.type == "cpu" and len(tensor) == 1
+    return on_host(tensor) and len(tensor) == 1
 
 
 def room(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor of any content on another's device, and of its type by default; on a CPU in memory that is used again."""
     dtype = dtype or like.dtype
-    return _MEMORY.take(shape, dtype) if like.device.type == "cpu" else like.new_empty(shape, dtype=dtype)
+    return _MEMORY.take(shape, dtype) if on_host(like) else like.new_empty(shape, dtype=dtype)
 
 
 def copied(tensor: Tensor) -> Tensor:
@@ -76,11 +77,13 @@ def slabs(tensor: Tensor, size_vox: Sequence[int]) -> list[slice]:
 
 def take(values: Tensor, index: Tensor) -> Tensor:
     """(B, C, N) values at (B, M) int32 indices -> (B, C, M)."""
-    if len(values) > 1:
+    if not on_host(values):
         return torch.gather(values, 2, index.to(torch.int64)[:, None].expand(-1, values.shape[1], -1))
-    # Selecting from a vector is several times faster than along the last axis of an array.
-    taken = [channel.index_select(0, index[0]) for channel in values[0]]
-    return taken[0][None, None] if len(taken) == 1 else torch.stack(taken)[None]
+    # Selecting from a vector is several times faster there than along the last axis of an array.
+    batch, channels, length = values.shape
+    first = torch.arange(batch * channels).reshape(batch, channels, 1) * length
+    chosen = index[:, None] if batch * channels == 1 else index[:, None] + first.to(index.dtype)
+    return values.reshape(-1).index_select(0, chosen.reshape(-1)).reshape(batch, channels, -1)
 
 
 def _samples(region: Region, rows: slice | list[int]) -> Region:

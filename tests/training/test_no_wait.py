@@ -62,6 +62,8 @@ INNOCENT = (
 def as_on_a_gpu(monkeypatch):
     """On a CPU a batched view goes over its samples and may look at them (``views/_walk.py``); on a GPU it takes all at once."""
     monkeypatch.setattr(BatchedView, "apply", lambda self, region, drawn: self.at_once(region, drawn))
+    for place in ("pipeline.keys", "pipeline.views._walk", "pipeline.views._crop", "pipeline.views._noise"):
+        monkeypatch.setattr(f"{place}.on_host", lambda tensor: False)
 
 
 @pytest.mark.parametrize("code", OFFENDERS)

@@ -191,15 +191,14 @@ def geometry(places: list[Place], affine: np.ndarray, shape: np.ndarray, region_
 
 def _places(words: list[Any]) -> Places:
     count, width = len(words), max(1, max(len(w) for w in words))
-    mm = torch.zeros(count, width, 3, dtype=torch.float64)
-    word = torch.zeros(count, width, dtype=torch.int64)
-    size, confidence = torch.zeros(count, width), torch.zeros(count, width)
-    valid = torch.zeros(count, width, dtype=torch.bool)
-    for i, entries in enumerate(words):
-        for j, (number, x, y, z, size_mm, sure) in enumerate(entries):
-            mm[i, j] = torch.tensor([x, y, z], dtype=torch.float64)
-            word[i, j], size[i, j], confidence[i, j], valid[i, j] = int(number), size_mm, sure, True
-    return Places(mm, word, size, confidence, valid)
+    known = np.zeros((count, width, 6))
+    valid = np.zeros((count, width), bool)
+    for row, entries in enumerate(words):
+        if entries:
+            known[row, : len(entries)], valid[row, : len(entries)] = entries, True
+    word, *_, size_mm, confidence = np.moveaxis(known, -1, 0)
+    found = (known[..., 1:4], word.astype(np.int64), size_mm.astype(np.float32), confidence.astype(np.float32), valid)
+    return Places(*(torch.from_numpy(np.ascontiguousarray(values)) for values in found))
 
 
 def _long(values: list[int]) -> torch.Tensor:
