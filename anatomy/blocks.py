@@ -20,7 +20,7 @@ class BlockMeans:
     def add(self, number: int, picture: np.ndarray) -> None:
         """picture (H, D): slice ``number`` with the first axis as columns."""
         columns, rows, slices = self.factors
-        self._sums[number // slices] += _folded_columns(_folded(picture.astype(np.float32), rows), columns)
+        self._sums[number // slices] += _folded_columns(_folded(picture, rows), columns)
 
     @cached_property
     def means(self) -> np.ndarray:
@@ -41,16 +41,15 @@ def block_means(voxels: np.ndarray, most: int = MOST) -> BlockMeans:
 
 
 def _folded(rows: np.ndarray, factor: int) -> np.ndarray:
-    """(n, ...) -> (ceil(n / factor), ...): sums of so many rows each."""
-    if factor == 1:
-        return rows
+    """(n, m) of any type -> (ceil(n / factor), m) float32: sums of so many rows each."""
     whole = len(rows) // factor
-    out = np.empty((-(-len(rows) // factor), *rows.shape[1:]), dtype=rows.dtype)
-    np.add(rows[: whole * factor : factor], rows[1 : whole * factor : factor], out=out[:whole])
-    for number in range(2, factor):
-        out[:whole] += rows[number : whole * factor : factor]
+    out = np.empty((-(-len(rows) // factor), rows.shape[1]), dtype=np.float32)
+    part, out[:whole] = np.empty_like(out[:whole]), rows[: whole * factor : factor]
+    for number in range(1, factor):
+        part[...] = rows[number : whole * factor : factor]  # to float32 by itself: added to int16, it would go through a small buffer
+        out[:whole] += part
     if whole < len(out):
-        out[whole] = rows[whole * factor :].sum(axis=0)
+        out[whole] = rows[whole * factor :].astype(np.float32).sum(axis=0)
     return out
 
 

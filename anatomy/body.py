@@ -135,10 +135,11 @@ def from_body(body: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray) -> np.n
 def _outline(above: np.ndarray) -> np.ndarray:
     """The largest component after an opening (which cuts the table and noise off), filled in each axial slice."""
     opened = _grown(~_grown(~above, True))
-    labels, count = ndimage.label(opened if opened.any() else above)
+    kept = opened if opened.any() else above
+    labels, count = ndimage.label(kept)
     if count == 0:
         return above
-    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    largest = labels == 1 + int(np.argmax(np.bincount(labels[kept])[1:]))
     grown = _grown(largest) & above | largest
     return _filled(grown)
 
@@ -146,19 +147,26 @@ def _outline(above: np.ndarray) -> np.ndarray:
 def _smooth(values: np.ndarray) -> np.ndarray:
     """Means over 3 along each axis; at a face its own values go on."""
     for axis in range(3):
-        lines = np.moveaxis(np.pad(values, [(int(a == axis),) * 2 for a in range(3)], mode="edge"), axis, 0)
-        values = np.moveaxis((lines[:-2] + lines[1:-1] + lines[2:]) / np.float32(3), 0, axis)
-    return np.ascontiguousarray(values)
+        lines, means = np.moveaxis(values, axis, 0), np.empty(values.shape, np.float32)
+        sums = np.moveaxis(means, axis, 0)
+        np.add(lines[:-1], lines[1:], out=sums[1:])
+        np.add(lines[0], lines[0], out=sums[0])
+        sums[:-1] += lines[1:]
+        sums[-1] += lines[-1]
+        means /= np.float32(3)
+        values = means
+    return values
 
 
 def _grown(mask: np.ndarray, outside: bool = False) -> np.ndarray:
     """With the neighbours across each face; ``outside``: whether what lies beyond the volume is set."""
-    padded = np.pad(mask, 1, constant_values=outside)
-    inner = (slice(1, -1),) * 3
-    out = padded[inner].copy()
+    out = mask.copy()
     for axis in range(3):
-        for part in (slice(None, -2), slice(2, None)):
-            out |= padded[(*inner[:axis], part, *inner[axis + 1 :])]
+        own, grown = np.moveaxis(mask, axis, 0), np.moveaxis(out, axis, 0)
+        grown[1:] |= own[:-1]
+        grown[:-1] |= own[1:]
+        if outside:
+            grown[[0, -1]] = True
     return out
 
 

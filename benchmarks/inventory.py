@@ -3,23 +3,30 @@
     .venv/bin/python benchmarks/inventory.py [--counts 10000 100000]
 
 The files are CT slices of 16 x 16 voxels, 100 a series, a folder each, made from one template in which numbers of fixed width are
-replaced; they lie in a temporary folder. Each inventory is a process of its own, and is what ``vesalius index`` does before it writes:
-every file looked at, every header read, slices united into volumes, geometry checked. Peak of memory is that above the imports.
+replaced; they lie in a temporary folder. Each inventory is a process of its own, and is all of ``vesalius index``: every file looked at,
+every header read, slices united into volumes, geometry checked, tables and crosswalk written. Peak of memory is that above the imports.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from pipeline.files import write_json  # noqa: E402
+from pipeline.folder import StudyFolder  # noqa: E402
+from pipeline.plan import make_plan, plan_json  # noqa: E402
+from pipeline.verbs.index import run  # noqa: E402
 
 PER_SERIES = 100
 SERIES, SLICE, HEIGHT = "7770000000", "8880000000", "+00099999.5"  # what stands in the template for numbers
@@ -27,8 +34,6 @@ SERIES, SLICE, HEIGHT = "7770000000", "8880000000", "+00099999.5"  # what stands
 
 def template() -> bytes:
     """A CT slice as scanners write it: explicit little endian, some sixty elements, a private block."""
-    import io
-
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -72,18 +77,32 @@ def make(folder: Path, count: int) -> None:
 
 
 def take(folder: Path) -> dict[str, float]:
-    """Here: the inventory."""
-    from pipeline.scans.identity import Identity
-    from pipeline.scans.inventory import Place, take_stock
+    """Here: ``vesalius index``, after one of a few files so that all is imported."""
+    with tempfile.TemporaryDirectory() as first:
+        make(Path(first) / "scans", PER_SERIES)
+        index(Path(first) / "scans", Path(first))
+    with tempfile.TemporaryDirectory() as results:
+        before_mb, before = _resident_mb("VmRSS"), resource.getrusage(resource.RUSAGE_SELF)
+        where = index(folder, Path(results))
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        with where.inventory.open() as files, where.shard("00").open() as scans:
+            return {
+                "cpu_s": cpu_s, "peak_mb": _resident_mb("VmHWM") - before_mb, "files": sum(1 for _ in files) - 1,
+                "scans": sum(1 for _ in scans) - 1,
+            }  # fmt: skip
 
-    with tempfile.TemporaryDirectory() as first:  # what is imported when it is needed
-        make(Path(first), PER_SERIES)
-        take_stock([Place(Path(first), "scans")], Identity(bytes(32)))
-    before_mb, before = _resident_mb("VmRSS"), resource.getrusage(resource.RUSAGE_SELF)
-    found = take_stock([Place(folder, "scans")], Identity(bytes(32)))
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"cpu_s": cpu_s, "peak_mb": _resident_mb("VmHWM") - before_mb, "files": len(found.files), "scans": len(found.scans)}
+
+def index(scans: Path, folder: Path) -> StudyFolder:
+    """Indexes a study of these scans whose results and private files lie in ``folder``."""
+    os.environ["VESALIUS_PRIVATE"] = str(folder / "private")
+    (folder / "study.yaml").write_text("sources: [{path: '{data}'}]\nsplit: {test: 1, validation: 1}\nshards: 1\n")
+    plan = make_plan(folder / "study.yaml", str(scans), str(folder / "results"))
+    where = StudyFolder(Path(plan.results))
+    write_json(where.plan, plan_json(plan))
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        run(where.root)
+    return where
 
 
 def _resident_mb(what: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import hashlib
 import json
 import os
@@ -14,8 +15,9 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; on success it is synced and takes the name ``path``, else it is removed.
+def replacing(path: Path | str, unless_same: bool = False) -> Iterator[Path]:
+    """Yields a temporary path in the same folder; on success it is synced and takes the name ``path``, else it is removed. ``unless_same``:
+    a file of the same bytes is left alone, so that nothing downstream wakes for nothing.
 
     An ``OSError`` of a write, such as that of a full disk, names ``path``.
     """
@@ -24,6 +26,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
+        if unless_same and path.is_file() and filecmp.cmp(path, temporary, shallow=False):
+            return
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)

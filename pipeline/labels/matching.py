@@ -35,9 +35,9 @@ def match_companions(
     """
     scans, verdicts, names = _Scans(found, identity, channels), _Verdicts(), []
     known: dict[str, tuple[int, str]] = {}
-    for number, file in enumerate(found.files):
+    for number, file in found.files.numbered(status="companion", kind="dicom"):
         tasks = [file.place.task] if file.place.task else list(everywhere)
-        if file.status != "companion" or file.kind != "dicom" or not tasks:
+        if not tasks:
             continue
         try:
             companion = described(file.path)
@@ -115,27 +115,22 @@ class _Scans:
 
     def __init__(self, found: Inventory, identity: Identity, channels: Sequence[str]) -> None:
         self.found, self.identity, self.channels = found, identity, channels
-        self.by_series: dict[str, list[Found3D]] = defaultdict(list)
-        self.by_exam: dict[str, list[Found3D]] = defaultdict(list)
         self.images: dict[str, Image] = {}
         self.left_out: set[str] | None = None
-        for scan in found.scans:
-            if scan.series:
-                self.by_series[scan.series].append(scan)
-                self.by_exam[scan.exam_id].append(scan)
 
     def image(self, scan: Found3D) -> Image:
         """What the headers of a scan say; kept of the scan that was asked for last."""
         if scan.scan_id not in self.images:
-            self.images = {scan.scan_id: read_image(scan.kind, scan.paths)}
+            self.images = {scan.scan_id: read_image(scan.kind, tuple(scan.paths))}
         return self.images[scan.scan_id]
 
     def owner(self, companion: Companion) -> Found3D:
         """The scan that labels belong to; raises ``Refused``."""
         if not companion.series and not companion.cited:
             raise Refused(Code.LABELS_UNREFERENCED)
-        own = [scan for series in sorted(companion.series) for scan in self.by_series.get(series, ())]
-        near = own if companion.series else self.by_exam.get(self.identity("exam", companion.study), [])
+        own = [scan for series in sorted(companion.series) for scan in self.found.scans.where(series=series)]
+        exam = self.identity("exam", companion.study)
+        near = own if companion.series else [scan for scan in self.found.scans.where(exam_id=exam) if scan.series]
         cited = [scan for scan in near if self.image(scan).holds(companion.cited)]
         if len(cited) > 1:
             return self._first_channel(cited)
@@ -155,7 +150,7 @@ class _Scans:
         """Whether labels cite an image that was quarantined or left out; of a series whose images were all renamed they cite nothing that
         is known."""
         if self.left_out is None:
-            files = [file for file in self.found.files if file.kind == "dicom" and file.status in NOT_TAKEN and file.scan_id]
+            files = (file for file in self.found.files.where(kind="dicom", status=NOT_TAKEN) if file.scan_id)
             self.left_out = {instance for file in files if (instance := _instance(file))}
         return any(instance in self.left_out for instance, _ in companion.cited)
 
@@ -174,7 +169,7 @@ def check_tasks(found: Inventory, owners: Owners, folders: Mapping[str, str]) ->
     for task, folder in sorted(folders.items()):
         if task in owned:
             continue
-        own = [file for file in found.files if (file.place.task == task if folder else file.kind == "dicom" and not file.place.task)]
+        own = (file for file in found.files if (file.place.task == task if folder else file.kind == "dicom" and not file.place.task))
         own = [file for file in own if file.kind in ("nifti", "metaimage") or file.status != "volume"]
         if any(file.kind in ("nifti", "metaimage") for file in own):
             raise ValueError(

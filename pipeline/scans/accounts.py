@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from heapq import merge
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
+from typing import TextIO
 
-from pipeline.files import replacing, write_if_changed
+from pipeline.files import replacing
 from pipeline.folder import StudyFolder
-from pipeline.scans.quarantine import COLUMNS
+from pipeline.scans.flags import united
+from pipeline.scans.quarantine import COLUMNS, quarantine_row
+from pipeline.scans.stock import SCANS_KEPT, Inventory
 
 INVENTORY = ("file_id", "status", "code", "flags", "scan_id", "kind", "modality", "origin", "licence")
 LATE = (*COLUMNS, "task", "status")  # of SHARD.refused.tsv
@@ -35,25 +43,60 @@ def read_late(where: StudyFolder, shards: Sequence[str]) -> list[Row]:
     return [row for shard in shards for row in _read(where.shard_refused(shard))]
 
 
-def write_accounts(where: StudyFolder, shards: Sequence[str], files: list[Row], refused: list[Row]) -> None:
+def inventory_rows(found: Inventory) -> Iterator[Row]:
+    """By file id, as the headers have it."""
+    scan_of = lru_cache(SCANS_KEPT)(found.scan)
+    for file in found.files.ordered("file_id"):
+        scans = [scan for scan_id in file.scan_ids if (scan := scan_of(scan_id)) is not None]
+        credit, modality = (scans[0].place, scans[0].modality) if scans else (file.place, "")
+        flags = united(scan.flags for scan in scans if not file.place.task)
+        code = file.code.value if file.code is not None else ""
+        row = (file.file_id, file.status, code, flags, file.scan_id, file.kind, modality, credit.origin, credit.licence)
+        yield dict(zip(INVENTORY, row, strict=True))
+
+
+def refused_rows(found: Inventory) -> Iterator[Row]:
+    """What was refused by its headers, by file and scan id."""
+    files, parts = (table.ordered("file_id", "scan_id", status="quarantined") for table in (found.files, found.parts))
+    for file in merge(files, parts, key=attrgetter("file_id", "scan_id")):
+        yield quarantine_row("index", file.code, file.file_id, file.scan_id, file.place.origin, file.place.licence)
+
+
+def write_accounts(where: StudyFolder, shards: Sequence[str], files: Iterable[Row], refused: Iterable[Row]) -> None:
     """Writes both tables with what ``preprocess`` refused; neither is touched if it would not change."""
     late = read_late(where, shards)
     scans_of = {row["scan_id"]: row["code"] for row in late if not row["file_id"]}
     labels_of = {row["file_id"]: row["code"] for row in late if row.get("status") == "quarantined"}
-    for row in files:
-        scans = row["scan_id"].split()
+
+    def judged(row: Row) -> Row:
+        scans, code = row["scan_id"].split(), None
         if row["status"] == "volume" and scans and all(scan in scans_of for scan in scans):
-            row |= {"status": "quarantined", "code": scans_of[scans[0]]}
-        elif row["status"] == "companion" and row["file_id"] in labels_of:
-            row |= {"status": "quarantined", "code": labels_of[row["file_id"]]}
-    write_rows(where.inventory, INVENTORY, files)
-    write_rows(where.quarantine, COLUMNS, [*refused, *late])
+            code = scans_of[scans[0]]
+        elif row["status"] == "companion":
+            code = labels_of.get(row["file_id"])
+        return row if code is None else row | {"status": "quarantined", "code": code}
+
+    write_rows(where.inventory, INVENTORY, map(judged, files))
+    write_rows(where.quarantine, COLUMNS, chain(refused, late))
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     """A tab-separated table, rewritten only if it changed."""
-    lines = [columns, *([row[column] for column in columns] for row in rows)]
-    write_if_changed(path, "".join("\t".join(line) + "\n" for line in lines))
+    with writing_rows(path, columns) as write:
+        for row in rows:
+            write(row)
+
+
+@contextmanager
+def writing_rows(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Row], None]]:
+    """A function that writes the next row of a tab-separated table, which takes its name at the end, and only if it changed."""
+    with replacing(path, unless_same=True) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write("\t".join(columns) + "\n")
+        yield lambda row: _write(stream, row, columns)
+
+
+def _write(stream: TextIO, row: Row, columns: Sequence[str]) -> None:
+    stream.write("\t".join([row[column] for column in columns]) + "\n")
 
 
 def private_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,10 +23,10 @@ def date_of(values: Mapping[str, Any]) -> int:
     return 0
 
 
-def days_of(scans: Sequence[Found3D]) -> dict[str, int]:
-    """scan_id -> days since the first dated exam of its subject; a scan without a date is left out."""
+def first_dates(scans: Iterable[Found3D]) -> dict[str, int]:
+    """subject_id -> date of the subject's first dated exam; a subject without one is left out."""
     first: dict[str, int] = {}
     for scan in scans:
         if scan.date:
             first[scan.subject_id] = min(scan.date, first.get(scan.subject_id, scan.date))
-    return {scan.scan_id: scan.date - first[scan.subject_id] for scan in scans if scan.date}
+    return first

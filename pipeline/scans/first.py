@@ -12,14 +12,10 @@ from pipeline.scans.dicom.stack import grid_of
 from pipeline.scans.quarantine import Refused
 
 
-def firsts(parts: Iterable[Series]) -> dict[str, tuple[Any, ...]]:
-    """series -> key of the volume to take: of those that are regular stacks the one that began first, or stands first."""
-    found: dict[str, tuple[tuple[float, ...], tuple[Any, ...]]] = {}
-    for volume in (volume for part in parts for volume in _regular(part)):
-        begun, first = _begun(volume), volume.first
-        if first.series not in found or begun < found[first.series][0]:
-            found[first.series] = (begun, first.key)
-    return {series: key for series, (_, key) in found.items()}
+def first_of(parts: Iterable[Series]) -> tuple[Any, ...] | None:
+    """Key of the volume to take of a series: of those that are regular stacks the one that began first, or stands first."""
+    volumes = [volume for part in parts for volume in _regular(part)]
+    return min(volumes, key=_begun).first.key if volumes else None
 
 
 def _regular(part: Series) -> Iterator[Series]:

@@ -31,10 +31,8 @@ def flags_of(slices: Sequence[Slice], num_images: int) -> str:
         found.append(Flag.FEWER_IMAGES)
     if any(item.inverted for item in slices):
         found.append(Flag.MONOCHROME1)
-    if slices[0].modality == "PT":
-        files = {item.instance or str(item.path): item.path for item in slices}
-        if num_images == 0 or not is_suv(list(files.values())):
-            found.append(Flag.NOT_SUV)
+    if slices[0].modality == "PT" and (num_images == 0 or not is_suv(slices)):
+        found.append(Flag.NOT_SUV)
     return " ".join(found)
 
 

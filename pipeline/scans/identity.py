@@ -11,16 +11,21 @@ name); task (of a label file). A file that holds several scans has a row for eac
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import hmac
 import os
 import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.files import replacing
 from pipeline.folder import StudyFolder
+from pipeline.scans.stock import SCANS_KEPT, Inventory
 
 COLUMNS = ("file_id", "path", "kind", "scan_id", "exam_id", "subject_id", "subject", "task")
 
@@ -67,16 +72,33 @@ def study_private(where: StudyFolder) -> Path:
     return private_folder() / f"{where.root.name}-{place}"
 
 
-def write_crosswalk(where: StudyFolder, rows: list[dict[str, str]]) -> Path:
-    """Writes the crosswalk, readable by its owner alone."""
+def crosswalk_rows(found: Inventory, owners: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[dict[str, str]]:
+    """A row a file, scan and task, by path. ``owners``: scan_id -> {task: file_ids of its labels}."""
+    labels: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for scan_id, tasks in owners.items():
+        for task, files in sorted(tasks.items()):
+            for file_id in files:
+                labels[file_id, scan_id].append(task)
+    scan_of = lru_cache(SCANS_KEPT)(found.scan)
+    for number, file in found.files_by_path():
+        for scan_id in sorted(file.scan_ids or ("",)) if file.status != "forgotten" else ():
+            scan = scan_of(scan_id)
+            own = scan is not None and number in scan.paths.numbers
+            row = {"file_id": file.file_id, "path": str(file.path.absolute()), "scan_id": scan_id}
+            row |= {"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {}
+            for task in labels.get((file.file_id, scan_id)) or [file.place.task]:
+                yield row | {"kind": "labels" if task else "scan" if own else "other", "task": task}
+
+
+def write_crosswalk(where: StudyFolder, rows: Iterable[dict[str, str]]) -> Path:
+    """Writes the crosswalk, readable by its owner alone; rows in the order of their paths."""
     folder = study_private(where)
     _private(folder)
     path = folder / "crosswalk.tsv"
-    ordered = sorted(rows, key=lambda row: (row["path"], row["scan_id"]))
-    frame = pd.DataFrame({name: [_escaped(row.get(name, "")) for row in ordered] for name in COLUMNS})
-    with replacing(path) as temporary:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600))
-        frame.to_csv(temporary, sep="\t", index=False)
+    with replacing(path) as temporary, os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "w", newline="") as stream:
+        table = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows([_escaped(row.get(name, "")) for name in COLUMNS] for row in rows)
     return path
 
 

@@ -18,13 +18,15 @@ def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, di
 
     Several scans of one name are channels of one exam: the first channel owns the labels. Otherwise nothing says whose they are.
     """
-    images = Images(((scan, _relative(scan), scan.key) for scan in found.scans), channels)
+    images: Images[int] | None = None  # numbers of scans, by what their labels may be called; of a study without such labels none
     owners: dict[str, dict[str, str]] = defaultdict(dict)
-    for number, file in enumerate(found.files):
-        if not file.place.task or file.status != "companion" or file.kind == "dicom":
+    for number, file in found.files.numbered(status="companion"):
+        if not file.place.task or file.kind == "dicom":
             continue
         code = None
-        called = images.called(file.relative)
+        if images is None:
+            images = Images(((scan_number, _relative(scan), scan.key) for scan_number, scan in found.scans.numbered()), channels)
+        called = [found.scans[scan_number] for scan_number in images.called(file.relative)]
         owner = _owner(called, channels)
         if owner is None:
             code = Code.LABELS_AMBIGUOUS if called else Code.LABELS_WITHOUT_IMAGE

@@ -34,6 +34,9 @@ Examples:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from heapq import merge
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,10 +78,10 @@ def run(
     anchor = checked_folders(source, out)
     with Progress("look", total=max(1, sum(1 for path in source.rglob("*") if not path.is_dir())), unit="file") as progress:
         found = take_stock([Place(source, anchor, four_d=four_d, placement=placement or "")], make_identity(None), tick=progress.advance)
-    relative = {file.path: file.relative for file in found.files}
-    wanted = [scan for scan in found.scans if matches(filters, relative[scan.paths[0]], scan.modality)]
-    left_out = {scan.scan_id for scan in found.scans} - {scan.scan_id for scan in wanted}
-    refused = convert(out, found.scans, wanted)
+    wanted = [scan for scan in found.scans if matches(filters, scan.paths[0].relative_to(source).as_posix(), scan.modality)]
+    present = {scan.scan_id for scan in found.scans}
+    refused = convert(out, present, wanted)
+    left_out = present - {scan.scan_id for scan in wanted}
     counts = account(out, found, left_out, refused)
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     typer.echo(f"convert: {len(wanted) - len(refused)} volumes in {out}; {sum(counts.values())} files ({told or 'none'})")
@@ -99,14 +102,14 @@ def checked_folders(source: Path, out: Path) -> str:
     return source.resolve().as_posix()
 
 
-def convert(out: Path, scans: list[Found3D], wanted: list[Found3D]) -> dict[str, Code]:
-    """Writes what is not there yet; scan_id -> code of what was refused."""
+def convert(out: Path, present: set[str], wanted: list[Found3D]) -> dict[str, Code]:
+    """Writes what is not there yet of the scans wanted; scan_id -> code of what was refused. ``present``: ids of all scans."""
     from pipeline.progress import Progress
     from pipeline.scans.content import content_of
     from pipeline.scans.quarantine import Code, Refused
     from pipeline.volumes.jobs import form_of
 
-    record, refused = kept(out, {scan.scan_id for scan in scans}), {}
+    record, refused = kept(out, present), {}
     log = out / "volumes.tsv"
     with Progress("convert", total=max(1, len(wanted)), unit="scan") as progress:
         for scan in wanted:
@@ -167,30 +170,27 @@ def write_scan(out: Path, scan: Found3D) -> str:
 
 def account(out: Path, found: Inventory, left_out: set[str], refused: dict[str, Code]) -> Counter[str]:
     """Both tables; how many files have each status."""
-    from pipeline.scans.accounts import private_rows, write_rows
+    from pipeline.scans.accounts import private_rows, refused_rows, write_rows
     from pipeline.scans.flags import united
     from pipeline.scans.quarantine import quarantine_row
 
-    rows, quarantine, flags = [], [], {scan.scan_id: scan.flags for scan in found.scans}
-    for file in sorted(found.files, key=lambda item: item.relative):
-        status, code = file.status, file.code
-        late = {scan: refused[scan] for scan in file.scan_ids if scan in refused} if status == "volume" else {}
-        if late and len(late) == len(file.scan_ids):
-            status, code = "quarantined", late[file.scan_ids[0]]
-        elif status == "volume" and all(scan in left_out and not (out / f"{scan}.nii.gz").exists() for scan in file.scan_ids):
-            status = "left_out"
-        values = (
-            file.relative,
-            status,
-            code.value if code else "",
-            file.scan_id,
-            file.file_id,
-            united(flags.get(scan, "") for scan in file.scan_ids),
-        )
-        rows.append(dict(zip(PRIVATE, values, strict=True)))
-        quarantine += [quarantine_row("convert", late[scan], file.file_id, scan) for scan in late]
-    early = [file for file in [*found.files, *found.parts] if file.code is not None]
-    quarantine += [quarantine_row("index", file.code, file.file_id, file.scan_id) for file in early]
-    private_rows(out / "inventory.tsv", PRIVATE, rows)
-    write_rows(out / "quarantine.tsv", PUBLIC, sorted(quarantine, key=lambda row: (row["file_id"], row["scan_id"])))
-    return Counter(row["status"] for row in rows)
+    counts, late_rows = Counter(), []
+
+    def rows() -> Iterator[dict[str, str]]:
+        for file in found.files.ordered("relative"):
+            status, code = file.status, file.code
+            late = {scan: refused[scan] for scan in file.scan_ids if scan in refused} if status == "volume" else {}
+            if late and len(late) == len(file.scan_ids):
+                status, code = "quarantined", late[file.scan_ids[0]]
+            elif status == "volume" and all(scan in left_out and not (out / f"{scan}.nii.gz").exists() for scan in file.scan_ids):
+                status = "left_out"
+            flags = united(scan.flags for scan_id in file.scan_ids if (scan := found.scan(scan_id)) is not None)
+            row = file.relative, status, code.value if code else "", file.scan_id, file.file_id, flags
+            counts[status] += 1
+            late_rows.extend(quarantine_row("convert", late[scan], file.file_id, scan) for scan in late)
+            yield dict(zip(PRIVATE, row, strict=True))
+
+    private_rows(out / "inventory.tsv", PRIVATE, rows())
+    order = itemgetter("file_id", "scan_id")
+    write_rows(out / "quarantine.tsv", PUBLIC, merge(sorted(late_rows, key=order), refused_rows(found), key=order))
+    return counts

@@ -26,8 +26,8 @@ Examples:
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pipeline.labels.names import Named
     from pipeline.plan import Plan
     from pipeline.scans.identity import Identity
-    from pipeline.scans.inventory import File, Found3D, Inventory, Place
+    from pipeline.scans.inventory import Found3D, Inventory, Place
 
 SHARD = (
     "scan_id", "exam_id", "subject_id", "kind", "modality", "channel", "num_files", "content", "spacing_mm", "day", "labels",
@@ -61,7 +61,8 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     with Progress("index", total=max(1, count_files(places)), unit="file") as progress:
         identity = make_identity(plan.study["identity"]["public_key"])
         found = take_stock(places, identity, channels, progress.advance)
-    if not found.files:
+    counts = Counter(found.files.counts("status"))
+    if not counts:
         raise ValueError(
             f"sources: there is no file in {', '.join(s['path'] for s in plan.study['sources'])}; name the folder of the scans"
         )
@@ -70,11 +71,11 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
     forget(found, read_forgotten(where))
     write_private(where, found, owners, names)
     write_public(plan, where, found, owners)
-    counts = Counter(file.status for file in found.files)
+    counts, num_scans = Counter(found.files.counts("status")), len(found.scans)
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    typer.echo(f"index: {len(found.files)} files ({told}); {len(found.scans)} scans")
+    typer.echo(f"index: {counts.total()} files ({told}); {num_scans} scans")
     check_tasks(found, owners, {name: task["labels"] for name, task in plan.tasks.items()})
-    check(plan, where, counts, len(found.scans))
+    check(plan, where, counts, num_scans)
     check_disk(plan, where, found, owners)
 
 
@@ -120,11 +121,13 @@ def forget(found: Inventory, forgotten: frozenset[str]) -> None:
     """Takes the scans of forgotten subjects out; of their files only the number stays."""
     from dataclasses import replace
 
-    gone = {scan.scan_id for scan in found.scans if scan.subject_id in forgotten}
-    found.scans = [scan for scan in found.scans if scan.scan_id not in gone]
-    files = {file.file_id for file in found.files if gone.intersection(file.scan_ids)}
-    found.files = [replace(file, status="forgotten", scan_id="", code=None) if file.file_id in files else file for file in found.files]
-    found.parts = [part for part in found.parts if part.file_id not in files]
+    gone = {scan.scan_id for scan in found.scans if scan.subject_id in forgotten} if forgotten else set()
+    for scan_id in gone:
+        found.scans.remove(scan_id=scan_id)
+    for number, file in found.files.numbered() if gone else ():
+        if gone.intersection(file.scan_ids):
+            found.files[number] = replace(file, status="forgotten", scan_id="", code=None)
+            found.parts.remove(file_id=file.file_id)
 
 
 def match(plan: Plan, found: Inventory, identity: Identity) -> tuple[Owners, list[Named]]:
@@ -144,75 +147,40 @@ def match(plan: Plan, found: Inventory, identity: Identity) -> tuple[Owners, lis
 
 def write_private(where: StudyFolder, found: Inventory, owners: Owners, names: list[Named]) -> None:
     from pipeline.labels.names import write_names
-    from pipeline.scans.identity import write_crosswalk
+    from pipeline.scans.identity import crosswalk_rows, write_crosswalk
 
-    scans = {scan.scan_id: scan for scan in found.scans}
-    own = {scan.scan_id: frozenset(map(str, scan.paths)) for scan in found.scans}
-    labels: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for scan, tasks in owners.items():
-        for task, files in sorted(tasks.items()):
-            for file in files:
-                labels[file, scan].append(task)
-    named = [(file, scan_id) for file in found.files if file.status != "forgotten" for scan_id in file.scan_ids or ("",)]
-    rows = []
-    for file, scan_id in named:
-        for task in labels.get((file.file_id, scan_id)) or [file.place.task]:
-            rows.append(_crosswalk_row(file, scan_id, scans.get(scan_id), own.get(scan_id, ()), task))
-    write_crosswalk(where, rows)
-    kept = {file.file_id for file in found.files if file.status != "forgotten"}
+    write_crosswalk(where, crosswalk_rows(found, owners))
+    named = {item.file_id for item in names}
+    kept = {file.file_id for file in found.files.where(status=("companion", "quarantined")) if file.file_id in named} if named else set()
     write_names(where, [item for item in names if item.file_id in kept])
-
-
-def _crosswalk_row(file: File, scan_id: str, scan: Found3D | None, own: Collection[str], task: str) -> dict[str, str]:
-    """``own``: the files that the scan is read from."""
-    kind = "labels" if task else "scan" if str(file.path) in own else "other"
-    row = {"file_id": file.file_id, "path": str(file.path.absolute()), "kind": kind, "scan_id": scan_id, "task": task}
-    return row | ({"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {})
 
 
 def write_public(plan: Plan, where: StudyFolder, found: Inventory, owners: Owners) -> None:
     """Everything that carries ids only; a table that did not change is not written, so that nothing wakes for nothing."""
     from pipeline.plan import shard_of
-    from pipeline.scans.accounts import INVENTORY, write_accounts, write_rows
-    from pipeline.scans.days import days_of
-    from pipeline.scans.flags import united
-    from pipeline.scans.quarantine import quarantine_row
+    from pipeline.scans.accounts import inventory_rows, refused_rows, write_accounts, writing_rows
+    from pipeline.scans.days import first_dates
 
-    scans = {scan.scan_id: scan for scan in found.scans}
-    files, refused = [], []
-    for file in sorted(found.files, key=lambda item: item.file_id):
-        place, scan = file.place, next((scans[scan_id] for scan_id in file.scan_ids if scan_id in scans), None)
-        credit = scan.place if scan is not None else place
-        modality = scan.modality if scan is not None else ""
-        flags = united(scans[scan_id].flags for scan_id in file.scan_ids if scan_id in scans and not place.task)
-        code = file.code.value if file.code is not None else ""
-        row = (file.file_id, file.status, code, flags, file.scan_id, file.kind, modality, credit.origin, credit.licence)
-        files.append(dict(zip(INVENTORY, row, strict=True)))
-    for file in sorted([*found.files, *found.parts], key=lambda item: (item.file_id, item.scan_id)):
-        if file.code is not None:
-            refused.append(quarantine_row("index", file.code, file.file_id, file.scan_id, file.place.origin, file.place.licence))
-    paths = {file.file_id: file.path for file in found.files}
-    shards: dict[str, list[dict[str, str]]] = defaultdict(list)
-    days = days_of(found.scans)
-    for scan in sorted(found.scans, key=lambda item: item.scan_id):
-        name = shard_of(scan.exam_id if plan.study["channels"] else scan.scan_id, plan.shards)
-        shards[name].append(
-            _shard_row(scan, {task: [paths[file] for file in files] for task, files in owners.get(scan.scan_id, {}).items()}, days)
-        )
-    for shard in plan.shards:
-        write_rows(where.shard(shard), SHARD, shards[shard])
-    write_accounts(where, plan.shards, files, refused)
+    owned = {file for tasks in owners.values() for files in tasks.values() for file in files}
+    paths = {file.file_id: file.path for file in found.files if file.file_id in owned} if owned else {}
+    first = first_dates(found.scans)
+    with ExitStack() as stack:
+        write = {shard: stack.enter_context(writing_rows(where.shard(shard), SHARD)) for shard in plan.shards}
+        for scan in found.scans.ordered("scan_id"):
+            labels = {task: [paths[file] for file in files] for task, files in owners.get(scan.scan_id, {}).items()}
+            day = str(scan.date - first[scan.subject_id]) if scan.date else ""
+            write[shard_of(scan.exam_id if plan.study["channels"] else scan.scan_id, plan.shards)](_shard_row(scan, labels, day))
+    write_accounts(where, plan.shards, inventory_rows(found), refused_rows(found))
 
 
-def _shard_row(scan: Found3D, labels: dict[str, list[Path]], days: dict[str, int]) -> dict[str, str]:
+def _shard_row(scan: Found3D, labels: dict[str, list[Path]], day: str) -> dict[str, str]:
     from pipeline.scans.content import sources_of
 
-    day = days.get(scan.scan_id)
-    content = sources_of(scan.paths, scan.detached, labels)
+    content = sources_of(tuple(scan.paths), scan.detached, labels)
     spacing = json.dumps([round(value, 4) for value in scan.spacing_mm]) if scan.spacing_mm else ""
     values = (
         scan.scan_id, scan.exam_id, scan.subject_id, scan.kind, scan.modality, scan.channel, str(len(scan.paths)), content, spacing,
-        "" if day is None else str(day), json.dumps(sorted(labels)), scan.flags, scan.place.origin, scan.place.licence,
+        day, json.dumps(sorted(labels)), scan.flags, scan.place.origin, scan.place.licence,
     )  # fmt: skip
     return dict(zip(SHARD, values, strict=True))
 
@@ -234,7 +202,7 @@ def check_disk(plan: Plan, where: StudyFolder, found: Inventory, owners: Owners)
     from pipeline.verbs.preprocess import settings_of
     from pipeline.volumes.forecast import MASK, PACKED, free_bytes, store_bytes, told, used_bytes
 
-    scans = [(scan.shape, scan.spacing_mm, len(owners.get(scan.scan_id, ()))) for scan in found.scans]
+    scans = ((scan.shape, scan.spacing_mm, len(owners.get(scan.scan_id, ()))) for scan in found.scans)
     whole = store_bytes(scans, settings_of(plan, where)["spacing_mm"])
     needed, free = max(0, whole - used_bytes(where.store)), free_bytes(where.store)
     how = f"uncropped, int16 at {PACKED:.0%} of its size, masks at {MASK:.0%}, no checkpoints"

@@ -82,7 +82,7 @@ def test_a_name_says_the_modality_where_nothing_else_does(tmp_path):
         nibabel.save(nibabel.Nifti1Image(np.arange(1000, dtype=np.int16).reshape(10, 10, 10), np.eye(4)), tmp_path / f"{name}.nii.gz")
 
     def modalities(place):
-        return [scan.modality for scan in sorted(take_stock([place], Identity(b"k" * 32)).scans, key=lambda scan: scan.paths)]
+        return [scan.modality for scan in sorted(take_stock([place], Identity(b"k" * 32)).scans, key=lambda scan: scan.paths[0])]
 
     assert modalities(Place(tmp_path, "x")) == ["CT", "PT", "MR"]
     assert modalities(Place(tmp_path, "x", modality="MR")) == ["MR", "MR", "MR"], "the study knows better"

@@ -42,6 +42,7 @@ EXCEPTIONS = {  # of cases whose names begin so
     "enhanced with a hole": "dcm2niix makes one volume of several stacks in one object",
     "mosaic older header": "dcm2niix reads the newer form of the CSA header only",
     "mosaic of two times one of them stripped": "dcm2niix writes the mosaic that lost its CSA header as one slice",
+    "slices of a mosaic": "dcm2niix cuts slices that were cut out of a mosaic into tiles once more",
     "enhanced twice": "dcm2niix writes a volume for each copy of a file",
     **dict.fromkeys(("two acquisitions", "two time points by name", "two b values", "two gradient directions"), MIXED),
     **dict.fromkeys(("water and fat", "magnitude and phase", "times by trigger", "times by acquisition time"), MIXED),

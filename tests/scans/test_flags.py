@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from faults.cases import cases
 from faults.series import make_enhanced, make_series, save, store, stored, uid
@@ -13,6 +14,8 @@ from pipeline.folder import StudyFolder
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.plan import make_plan, plan_json
 from pipeline.reports.contents import data_section
+from pipeline.scans.dicom import suv
+from pipeline.scans.dicom.objects import read_object
 from pipeline.scans.flags import FLAGS, Flag, united
 from pipeline.scans.identity import Identity
 from pipeline.scans.inventory import Place, take_stock
@@ -77,6 +80,18 @@ def test_an_enhanced_pet_is_no_suv_and_a_file_of_lean_mass_neither(tmp_path):
         ds.Units, ds.SUVType = "GML", "LBM"
     save(slices, tmp_path / "lean")
     assert flags_in(tmp_path / "lean") == {"NOT_SUV"}
+
+
+def test_what_an_suv_depends_on_is_read_once_for_all_slices_that_agree_on_it(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(suv, "read_object", lambda path, **options: read.append(path) or read_object(path, **options))
+    cases("dicom")["pet becomes suv"].build(tmp_path / "in")
+    assert (flags_in(tmp_path / "in"), len(read)) == ({""}, 1)
+    path = sorted(path for path in (tmp_path / "in").rglob("*") if path.is_file())[3]
+    ds = pydicom.dcmread(path)
+    ds.RadiopharmaceuticalInformationSequence[0].RadionuclideTotalDose = 371e6
+    ds.save_as(path)
+    assert (flags_in(tmp_path / "in"), len(read)) == ({"NOT_SUV"}, 3), "the doses of two slices differ"
 
 
 def test_flags_of_several_scans_are_each_said_once():

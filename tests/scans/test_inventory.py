@@ -198,7 +198,7 @@ def test_an_empty_folder_and_labels_of_nobody_are_told(study):
     for path in (study / "data/labels").iterdir():
         path.rename(path.with_name(f"other-{path.name}"))
     where = planned(study)
-    with pytest.raises(ValueError, match=r"tasks.t.labels: none of its 5 files is named like an image"):
+    with pytest.raises(ValueError, match=r"tasks.t.labels: none of its 5 files belongs to one image"):
         index.run(where.root)
     for path in (study / "data").rglob("*.gz"):
         path.unlink()

@@ -1,8 +1,7 @@
 """Chosen elements of a DICOM file and where its pixels lie, read in one pass without building objects.
 
-Little endian files, explicit or implicit, are scanned here; whatever this scan balks at goes to pydicom. Values come back by keyword:
-``text`` a str, ``texts`` a tuple of str, ``numbers`` a tuple of float or None where they are no numbers, ``short`` an int. Absent and empty
-elements are left out. Layout: PS3.5 section 7, PS3.10 section 7.1.
+Little endian files, explicit or implicit, are scanned here; whatever this scan balks at goes to pydicom. Which elements, and as what:
+``wanted``. Layout: PS3.5 section 7, PS3.10 section 7.1.
 """
 
 from __future__ import annotations
@@ -10,39 +9,16 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.scans.dicom.wanted import ARRAYS, IMPLICIT, WANTED, Elements, numbers_of
 from pipeline.scans.quarantine import Code, Refused
 
-WANTED: dict[int, tuple[str, str]] = {
-    0x00080005: ("SpecificCharacterSet", "texts"), 0x00080008: ("ImageType", "texts"), 0x00080016: ("SOPClassUID", "text"),
-    0x00080018: ("SOPInstanceUID", "text"), 0x00080020: ("StudyDate", "text"), 0x00080021: ("SeriesDate", "text"),
-    0x00080022: ("AcquisitionDate", "text"), 0x00080031: ("SeriesTime", "text"), 0x00080032: ("AcquisitionTime", "text"),
-    0x00080060: ("Modality", "text"), 0x00080064: ("ConversionType", "text"), 0x00089206: ("VolumetricProperties", "text"),
-    0x00089207: ("VolumeBasedCalculationTechnique", "text"), 0x00100020: ("PatientID", "text"), 0x00100021: ("IssuerOfPatientID", "text"),
-    0x00101030: ("PatientWeight", "numbers"), 0x00180024: ("SequenceName", "text"), 0x00180080: ("RepetitionTime", "text"),
-    0x00180081: ("EchoTime", "text"), 0x00180082: ("InversionTime", "text"), 0x00180086: ("EchoNumbers", "text"),
-    0x00181060: ("TriggerTime", "numbers"), 0x00181310: ("AcquisitionMatrix", "shorts"), 0x00181314: ("FlipAngle", "text"),
-    0x00189087: ("DiffusionBValue", "doubles"), 0x00189089: ("DiffusionGradientOrientation", "doubles"),
-    0x0020000D: ("StudyInstanceUID", "text"),
-    0x0020000E: ("SeriesInstanceUID", "text"), 0x00200012: ("AcquisitionNumber", "text"), 0x00200013: ("InstanceNumber", "numbers"),
-    0x00200032: ("ImagePositionPatient", "numbers"), 0x00200037: ("ImageOrientationPatient", "numbers"),
-    0x00200052: ("FrameOfReferenceUID", "text"), 0x00200100: ("TemporalPositionIdentifier", "text"),
-    0x00201002: ("ImagesInAcquisition", "numbers"), 0x00280002: ("SamplesPerPixel", "short"),
-    0x00280004: ("PhotometricInterpretation", "text"), 0x00280008: ("NumberOfFrames", "numbers"), 0x00280010: ("Rows", "short"),
-    0x00280011: ("Columns", "short"), 0x00280030: ("PixelSpacing", "numbers"), 0x00280100: ("BitsAllocated", "short"),
-    0x00280101: ("BitsStored", "short"), 0x00280102: ("HighBit", "short"), 0x00280103: ("PixelRepresentation", "short"),
-    0x00280120: ("PixelPaddingValue", "short"), 0x00280121: ("PixelPaddingRangeLimit", "short"), 0x00280301: ("BurnedInAnnotation", "text"),
-    0x00281052: ("RescaleIntercept", "numbers"), 0x00281053: ("RescaleSlope", "numbers"), 0x00283000: ("ModalityLUTSequence", "present"),
-    0x00541001: ("Units", "text"), 0x00541102: ("DecayCorrection", "text"),
-}  # fmt: skip
-ARRAYS = {"doubles": ("d", 8), "shorts": ("H", 2)}
 LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 SHORT = frozenset((b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST",
                    b"TM", b"UI", b"UL", b"US"))  # fmt: skip
-EXPLICIT, IMPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+EXPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
 BEGINNING = 1 << 15
@@ -50,15 +26,6 @@ MAX_HEADER = 1 << 28
 MAX_TAIL = 1 << 24
 MAX_DEPTH = 64
 _PAIR, _LONG, _SHORT = struct.Struct("<HH").unpack_from, struct.Struct("<I").unpack_from, struct.Struct("<H").unpack_from
-
-
-@dataclass(frozen=True)
-class Elements:
-    """``pixels`` is (offset, length) of native pixel data in the file; None where they are compressed, big endian or absent."""
-
-    values: dict[str, Any]
-    syntax: str
-    pixels: tuple[int, int] | None
 
 
 class Odd(Exception):
@@ -113,7 +80,7 @@ def _scan(data: bytes, size: int) -> Elements:
                 raise Refused(Code.CORRUPT)
             if offset > len(data):
                 raise IndexError
-            values[tag] = data[start : start + min(length, 4096)]
+            values[tag] = data[start : start + (length if WANTED[tag][1] == "raw" else min(length, 4096))]
         if offset > size:
             raise Refused(Code.TRUNCATED if data[128:132] == b"DICM" else Code.CORRUPT)
     return Elements(_values(values), syntax, None)
@@ -200,7 +167,7 @@ def _values(found: dict[int, bytes]) -> dict[str, Any]:
     for tag, raw in found.items():
         name, kind = WANTED[tag]
         if raw:
-            values[name] = _value(raw, kind)
+            values[name] = raw if kind == "raw" else _value(raw, kind)
     if "SpecificCharacterSet" in values:
         for name in ("PatientID", "IssuerOfPatientID"):
             if not values.get(name, "").isascii():
@@ -222,15 +189,6 @@ def _value(raw: bytes, kind: str) -> Any:
     if kind == "numbers":
         return numbers_of(text.split("\\"))
     return text
-
-
-def numbers_of(words: Any) -> tuple[float, ...] | None:
-    try:
-        if any(isinstance(word, str) and "_" in word for word in words):
-            return None  # Python reads 1_5 as 15
-        return tuple(float(word) for word in words)
-    except (TypeError, ValueError):
-        return None
 
 
 def _decoded(raw: bytes, charsets: tuple[str, ...]) -> str:

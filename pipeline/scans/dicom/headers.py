@@ -6,6 +6,7 @@ aimed with, projected, rendered or copied off a screen is refused by name.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from pathlib import Path
@@ -28,6 +29,10 @@ NO_PLACE = {
     "SURFACE_RENDER", "CURVED_MPR", "SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO",
 }  # fmt: skip
 MAX_SIDE = 4096
+SUV_INPUTS = (
+    "Units", "SUVType", "CorrectedImage", "DecayCorrection", "PatientWeight", "SeriesDate", "SeriesTime", "AcquisitionDate",
+    "AcquisitionTime", "RadiopharmaceuticalInformationSequence",
+)  # fmt: skip
 
 
 def read_header(path: Path) -> Slice | None:
@@ -60,6 +65,7 @@ def slice_of(path: Path, values: dict[str, Any]) -> Slice | None:
         None if enhanced else _position(values), () if enhanced else _orientation(values), (0.0, 0.0) if enhanced else _spacing(values),
         shape, enhanced, mosaic, _traits(values), _clocks(values), date=date_of(values),
         acquired=int(_number(values, "ImagesInAcquisition") or 0), inverted=values.get("PhotometricInterpretation") == "MONOCHROME1",
+        suv=_suv_inputs(values) if sop_class == PT else "",
     )  # fmt: skip
 
 
@@ -84,6 +90,11 @@ def _is_mosaic(values: dict[str, Any], shape: tuple[int, int]) -> bool:
     """An image that says so, and is larger than what was acquired: some tools take mosaics apart and leave the word in every slice."""
     named = "MOSAIC" in {word.upper() for word in values.get("ImageType", ())}
     return named and acquired_of(values.get("AcquisitionMatrix")) != tuple(sorted(shape))
+
+
+def _suv_inputs(values: dict[str, Any]) -> str:
+    found = [values.get(word, "") for word in SUV_INPUTS]
+    return "" if None in found else hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def _traits(values: dict[str, Any]) -> tuple[Any, ...]:

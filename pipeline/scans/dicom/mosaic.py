@@ -20,11 +20,11 @@ import numpy as np
 
 from pipeline.scans.dicom import objects
 from pipeline.scans.dicom.csa import Values, read_csa
-from pipeline.scans.dicom.elements import numbers_of
 from pipeline.scans.dicom.geometry import axes
 from pipeline.scans.dicom.headers import acquired_of
 from pipeline.scans.dicom.pixels import Image
 from pipeline.scans.dicom.slices import Slice
+from pipeline.scans.dicom.wanted import numbers_of
 from pipeline.scans.placement import MAX_SPACING_MM
 from pipeline.scans.quarantine import Code, Refused
 

@@ -6,13 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from pipeline.scans.dicom.elements import IMPLICIT, WANTED, Elements, numbers_of
 from pipeline.scans.dicom.objects import read_object
+from pipeline.scans.dicom.wanted import IMPLICIT, WANTED, Elements, numbers_of
 from pipeline.scans.quarantine import Code, Refused
 
 
 def elements_by_pydicom(path: Path) -> Elements:
-    """For big endian and odd files: the same values, slower."""
+    """For big endian and odd files: the same values, slower; None for ``raw`` ones, whose bytes are lost."""
     header = read_object(path, pixels=False)
     meta = getattr(header, "file_meta", None)
     values: dict[str, Any] = {}
@@ -34,6 +34,8 @@ def _converted(value: Any, kind: str) -> Any:
         return int(value) & 0xFFFF
     if kind in ("numbers", "doubles", "shorts"):
         return numbers_of(value if many else [value])
+    if kind == "raw":
+        return None
     if kind == "present":
         return True
     words = tuple(str(word) for word in value) if many else (str(value),)

@@ -16,7 +16,8 @@ class Slice:
     """``position`` and ``orientation`` are in DICOM's LPS millimetres. ``key`` names the volume; ``traits`` are what may separate volumes
     that share a key; ``clocks`` are instance number, acquisition time in s and trigger time in ms, None where unknown. ``frame`` is the
     place of its pixels in a multi-frame object or a mosaic; ``date`` is that of the exam as an ordinal, 0 where unknown;
-    ``acquired`` is how many images the acquisition had, 0 where unknown; ``inverted``: to be shown so (MONOCHROME1)."""
+    ``acquired`` is how many images the acquisition had, 0 where unknown; ``inverted``: to be shown so (MONOCHROME1); ``suv``: equal where
+    all is equal that the SUV of a PET depends on, "" where that is not known."""
 
     path: Path
     modality: str
@@ -37,6 +38,7 @@ class Slice:
     date: int = 0
     acquired: int = 0
     inverted: bool = False
+    suv: str = ""
 
     @property
     def is_whole(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from anatomy.grid import Grid
 from pipeline.scans.dicom import objects
-from pipeline.scans.dicom.elements import Elements, read_elements
+from pipeline.scans.dicom.elements import read_elements
 from pipeline.scans.dicom.frames import read_frames
 from pipeline.scans.dicom.geometry import LPS_TO_RAS, Plane, Stack, stack_of
 from pipeline.scans.dicom.headers import slice_of
@@ -20,6 +20,7 @@ from pipeline.scans.dicom.mosaic import images_of, tiles_of
 from pipeline.scans.dicom.pixels import Image, coding_of, scale_into
 from pipeline.scans.dicom.slices import Slice
 from pipeline.scans.dicom.suv import suv_factor
+from pipeline.scans.dicom.wanted import Elements
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.volumes.volume import Volume
 
@@ -62,7 +63,7 @@ def read_stack(paths: Sequence[Path | str], allocate: Allocate = np.empty, part:
         slices = ordered(slices)
         _check_scaling([found[item.path].values for item in slices])
         planes = [item.plane for item in slices]
-        factor = suv_factor([item.path for item in slices]) if slices[0].modality == "PT" else 1.0
+        factor = suv_factor(slices) if slices[0].modality == "PT" else 1.0
         images, shape = [_image(item, found[item.path], factor) for item in slices], slices[0].shape
     return _assembled(stack_of(planes), planes[0], images, shape, allocate)
 

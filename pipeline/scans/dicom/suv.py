@@ -9,26 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+from pipeline.scans.dicom.headers import SUV_INPUTS
 from pipeline.scans.dicom.objects import read_object
-
-INPUTS = (
-    "Units", "SUVType", "CorrectedImage", "DecayCorrection", "PatientWeight", "SeriesDate", "SeriesTime", "AcquisitionDate",
-    "AcquisitionTime", "RadiopharmaceuticalInformationSequence",
-)  # fmt: skip
+from pipeline.scans.dicom.slices import Slice
 
 
-def suv_factor(paths: Sequence[Path]) -> float:
+def suv_factor(slices: Sequence[Slice]) -> float:
     """What turns the stored Bq/ml of a series into SUV; 1 where they are no Bq/ml or an input is missing, odd or not of one mind."""
-    factors = {_factor(read_object(path, pixels=False, only=INPUTS)) for path in paths}
+    factors = {_factor(header) for header in _headers(slices)}
     return factors.pop() if len(factors) == 1 else 1.0
 
 
-def is_suv(paths: Sequence[Path]) -> bool:
+def is_suv(slices: Sequence[Slice]) -> bool:
     """Whether the values of a series are read as SUV: because they become so here, or are stored so (g/ml, by body weight)."""
-    headers = [read_object(path, pixels=False, only=INPUTS) for path in paths]
+    headers = _headers(slices)
     try:
         if all(header.get("Units") == "GML" and header.get("SUVType", "BW") == "BW" for header in headers):
             return True
@@ -36,6 +32,12 @@ def is_suv(paths: Sequence[Path]) -> bool:
         return False
     factors = {_factor(header) for header in headers}
     return len(factors) == 1 and factors != {1.0}
+
+
+def _headers(slices: Sequence[Slice]) -> list[Any]:
+    """What SUV depends on, once for all slices of which it is the same: pydicom reads it, in a millisecond each."""
+    paths = {item.suv or str(item.path): item.path for item in slices}
+    return [read_object(path, pixels=False, only=SUV_INPUTS) for path in paths.values()]
 
 
 def _factor(header: Any) -> float:
