@@ -1,5 +1,6 @@
 """No view, objective or step makes the host wait for the device: found from the folders, and checked without a GPU (``waits.py``)."""
 
+import itertools
 import runpy
 from pathlib import Path
 
@@ -11,17 +12,17 @@ from pipeline.configuration import read_config
 from pipeline.keys import fold
 from pipeline.plugins import load, names, settings
 from pipeline.recipe import Recipe
-from pipeline.step import Ask, Context, Loss, Objective, View
+from pipeline.step import Ask, Context, Loss, Objective, View, to_device
 from pipeline.training.faults.spikes import Spikes
 from pipeline.training.health.gradients import pulls
 from pipeline.training.health.ring import Ring, rows_of
 from pipeline.training.micro import micro_batches
 from pipeline.training.stepping import Stepper
-from pipeline.views._walk import BatchedView
 
 HERE = Path(__file__).parent
 made = runpy.run_path(str(HERE / "ranks_of_learners.py"))
 make, region, BATCH, SIZE, MIXES = (made[name] for name in ("make", "region", "BATCH", "SIZE", "MIXES"))
+META = torch.device("meta")  # no CPU, so views and keys go the way that they go on a GPU
 RECIPES = sorted((HERE.parents[1] / "configs" / "recipes").glob("*.yaml"))
 
 OFFENDERS = {
@@ -56,14 +57,6 @@ INNOCENT = (
     "torch.linalg.vector_norm(x)", "x.clone().copy_(x)", "x.repeat_interleave(2, 0)",
     "torch.zeros_like(x).index_add_(0, x[:, 0].long(), x)",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def as_on_a_gpu(monkeypatch):
-    """On a CPU a batched view goes over its samples and may look at them (``views/_walk.py``); on a GPU it takes all at once."""
-    monkeypatch.setattr(BatchedView, "apply", lambda self, region, drawn: self.at_once(region, drawn))
-    for place in ("pipeline.keys", "pipeline.views._walk", "pipeline.views._crop", "pipeline.views._noise"):
-        monkeypatch.setattr(f"{place}.on_host", lambda tensor: False)
 
 
 @pytest.mark.parametrize("code", OFFENDERS)
@@ -113,6 +106,8 @@ class Looks(Objective):
 def work_of(learner, micro=BATCH):
     """All that objectives do in a step, as the loop asks for it."""
     shares = micro_batches(region(), micro)
+    shown = itertools.cycle([learner.look(one) for one in shares])
+    learner.look = lambda one: next(shown)  # views have a way of their own on a CPU: they are looked at below
 
     def work():
         learner.zero_grad()
@@ -130,7 +125,6 @@ def work_of(learner, micro=BATCH):
 
 def learner_of(objectives, **training):
     learner = make(objectives, **training)
-    del learner.look  # which remembers views; here they are drawn, too
     return learner.train()
 
 
@@ -166,14 +160,15 @@ class Peeks(View):
 
 
 def shown(view):
-    one = region()
-    checked(lambda: view.apply(one, view.draw(fold(one.ids.sample, "seen"), one)))
+    one = to_device(region(), META)
+    return lambda: view.apply(one, view.draw(fold(one.ids.sample, "seen"), one))
 
 
 @pytest.mark.parametrize(("place", "words"), [("draw", "index"), ("apply", "cpu copies")])
 def test_a_view_that_looks_at_a_value_is_found(place, words):
-    with pytest.raises(Waits, match=rf"test_no_wait\.py:\d+ return .*{words}"):
-        shown(Peeks(place, None))
+    work = shown(Peeks(place, None))
+    with pytest.raises(Waits, match=rf"test_no_wait\.py:\d+ return .*{words}"), no_wait():
+        work()
 
 
 def views():
@@ -188,20 +183,21 @@ def views():
 @pytest.mark.parametrize("case", views())
 def test_no_view_waits(case):
     name, values = views()[case]
-    shown(load("views", name)(settings("views", name, values), Context(100, BATCH, 10, SIZE, 1)))
+    checked(shown(load("views", name)(settings("views", name, values), Context(100, BATCH, 10, SIZE, 1))))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_clipping_skipping_and_descending_wait_only_where_no_fused_update_is_at_hand(fused, precision):
-    learner = learner_of(["restoration", "moco"], precision=precision)
+    learner = make(["restoration", "moco"], precision=precision).train()  # on the CPU, which has a fused update, too
     trained = [p for p in learner.parameters() if p.requires_grad]
     kept = [v for v in (*learner.parameters(), *learner.buffers()) if not v.requires_grad]
     optimiser = torch.optim.AdamW([{"params": trained, "peak": 1e-3}], lr=1e-3, fused=fused)
     spikes = Spikes("cpu", skip=True)
     spikes.seen = 100
     stepper = Stepper(trained, optimiser, 10, 0.1, 1.0, kept, learner.ranks, spikes)
-    one = region()
+    one, shown = region(), learner.look(region())
+    learner.look = lambda region: shown
 
     def work():
         stepper.begin()

@@ -1,6 +1,6 @@
 """A check without a GPU of what would make the host wait for one: ``with no_wait(): ...``.
 
-Everything runs on a CPU, where nothing waits. But whatever needs a value or a shape that only the device would know, or copies from
+Nothing waits on a CPU or on the meta device. But whatever needs a value or a shape that only the device would know, or copies from
 the host or to it, is an error that names the line. PyTorch marks its kernels itself (``torch.Tag``); copies of a tensor that lies where it
 is wanted reach no kernel, so they are caught where Python asks for them. ``benchmarks/device/syncs.py`` asks a real GPU.
 """
