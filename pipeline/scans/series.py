@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import groupby
@@ -24,7 +24,7 @@ class Slices:
         self._spool.run("CREATE TABLE slices (number INTEGER PRIMARY KEY, series, file_id, relative, header)")
 
     def add(self, file: File, header: Slice) -> None:
-        rest = pickle.dumps([getattr(header, name) for name in HEADER])
+        rest = json.dumps([getattr(header, name) for name in HEADER])
         cells = repr(header.series), file.file_id, file.relative
         self._spool.run("INSERT INTO slices VALUES (NULL, ?, ?, ?, ?)", (*map(cell, cells), rest))
 
@@ -35,7 +35,7 @@ class Slices:
         for _, own in groupby(rows, itemgetter(0)):
             same: dict[Any, Any] = {}
             yield [
-                self._slice(from_cell(file_id), from_cell(relative), dict(zip(HEADER, pickle.loads(header), strict=True)), same)
+                self._slice(from_cell(file_id), from_cell(relative), dict(zip(HEADER, _tuples(json.loads(header)), strict=True)), same)
                 for _, file_id, relative, header in own
             ]
 
@@ -44,3 +44,8 @@ class Slices:
         file = File(file_id, relative, self._place, "not_image", kind="dicom")
         common = {name: same.setdefault(header[name], header[name]) for name in ("key", "traits", "orientation")}
         return file, Slice(file.path, **(header | common))
+
+
+def _tuples(value: Any) -> Any:
+    """All that a slice holds several of are tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

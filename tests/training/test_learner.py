@@ -18,7 +18,8 @@ from pipeline.step import Context
 from pipeline.training.encoder import save_encoder
 from pipeline.training.examples import write_examples
 from pipeline.training.learner import Learner
-from pipeline.training.loading.loader import Loader, body_matrix, resized
+from pipeline.training.loading.boxes import Place
+from pipeline.training.loading.loader import Loader, body_matrix, geometry, resized
 from pipeline.training.pretraining import make_loop
 from pipeline.volumes.store import Store
 
@@ -218,12 +219,13 @@ def test_regions_know_where_they_are(study):
 
 def test_resizing_a_crop_keeps_its_outer_faces():
     voxels = np.broadcast_to(np.arange(8, dtype=np.int16)[:, None, None] * 100, (1, 8, 8, 8)).copy()
-    out, affine, inside = resized(voxels, np.diag([1.0, 1, 1, 1]), np.array([[0, 8]] * 3), (4, 4, 4))
+    out = resized(voxels, (4, 4, 4))
+    affine, inside = geometry([Place(0, (0, 0, 0), (8, 8, 8))], np.eye(4)[None], np.array([[8, 8, 8]]), (4, 4, 4))
     assert out.shape == (1, 4, 4, 4)
-    assert affine[0, 0] == pytest.approx(2.0)
-    assert affine[0, 3] == pytest.approx(0.5)
+    assert affine[0, 0, 0] == pytest.approx(2.0)
+    assert affine[0, 0, 3] == pytest.approx(0.5)
     assert out[0, 1, 0, 0] == pytest.approx(250, abs=1)
-    assert inside.tolist() == [[0, 4]] * 3
+    assert inside.tolist() == [[[0, 4]] * 3]
 
 
 def test_the_step_is_frozen():
