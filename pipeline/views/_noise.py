@@ -16,11 +16,10 @@ _QUANTILES = 1 << 12
 def uniform_noise(keys: Tensor, shape: tuple[int, int, int, int]) -> VoxelsBatch:
     """(B,) keys -> (B, C, D, H, W) float32 in [0, 1); ``shape`` is (C, D, H, W)."""
     channels, depth, *plane = shape
-    if not on_host(keys):
+    if len(keys) > 1 or not on_host(keys):
         return noise(bits(keys, channels * depth).flatten(), *plane).reshape(len(keys), *shape)
-    made = room(keys, len(keys), *shape, dtype=torch.float32)
-    for b in range(len(keys)):
-        fill_with_noise(made[b], keys[b : b + 1], (0, 0, 0), shape[1:])
+    made = room(keys, 1, *shape, dtype=torch.float32)
+    fill_with_noise(made[0], keys, (0, 0, 0), shape[1:])
     return made
 
 

@@ -47,11 +47,18 @@ class BatchedView(View):
         return joined
 
 
-def where_chosen(chosen: Tensor, voxels: VoxelsBatch, change: Callable[[VoxelsBatch], VoxelsBatch]) -> VoxelsBatch:
-    """``change(voxels)`` for the samples that ``chosen`` (B,) bool names, ``voxels`` for the others."""
-    if alone(voxels):
-        return change(voxels) if bool(chosen) else voxels
-    return torch.where(chosen[:, None, None, None, None], change(voxels), voxels)
+def where_chosen(
+    chosen: Tensor, voxels: VoxelsBatch, drawn: Mapping[str, Tensor], change: Callable[[VoxelsBatch, Mapping[str, Tensor]], VoxelsBatch]
+) -> VoxelsBatch:
+    """``change(voxels, drawn)`` for the samples that ``chosen`` (B,) bool names, ``voxels`` for the others."""
+    if not on_host(voxels):
+        return torch.where(chosen[:, None, None, None, None], change(voxels, drawn), voxels)
+    rows = chosen.nonzero()[:, 0]
+    if len(rows) in (0, len(voxels)):
+        return change(voxels, drawn) if len(rows) else voxels
+    some = rows.repeat(2) if len(rows) == 1 else rows  # as above: alone it would go the way of a large one
+    changed = change(voxels[some], {name: value[some] for name, value in drawn.items()})
+    return copied(voxels).index_copy_(0, rows, changed[: len(rows)])
 
 
 def alone(tensor: Tensor) -> bool:

@@ -123,12 +123,17 @@ _NAMES = ("shift", "scale", "mirrored", "blur", "factor", "contrast", "brightnes
 
 def _intensities(voxels: VoxelsBatch, one: Mapping[str, Tensor]) -> VoxelsBatch:
     """Contrast and brightness, then gamma, then noise, in [0, 1]."""
-    contrast, brightness, gamma, deviation = (
-        one[name][:, None, None, None, None] for name in ("contrast", "brightness", "gamma", "deviation")
-    )
+    contrast, brightness = _of_each(one["contrast"]), _of_each(one["brightness"])
     mean = voxels.mean((2, 3, 4), keepdim=True)
     voxels = (voxels * contrast).add_(mean * (1.0 - contrast) + brightness).clamp_(0.0, 1.0)
-    voxels = where_chosen(one["gamma"] != 1.0, voxels, lambda v: v**gamma)
-    shape = tuple(voxels.shape[1:])
-    voxels = where_chosen(one["deviation"] > 0, voxels, lambda v: torch.addcmul(v, normal_noise(one["noise"], shape), deviation))
-    return voxels.clamp_(0.0, 1.0)
+    voxels = where_chosen(one["gamma"] != 1.0, voxels, one, lambda v, d: v ** _of_each(d["gamma"]))
+    return where_chosen(one["deviation"] > 0, voxels, one, _noisy).clamp_(0.0, 1.0)
+
+
+def _noisy(voxels: VoxelsBatch, one: Mapping[str, Tensor]) -> VoxelsBatch:
+    return torch.addcmul(voxels, normal_noise(one["noise"], tuple(voxels.shape[1:])), _of_each(one["deviation"]))
+
+
+def _of_each(values: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1, 1)."""
+    return values[:, None, None, None, None]

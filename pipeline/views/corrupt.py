@@ -96,10 +96,10 @@ class Corrupt(BatchedView):
 
     def at_once(self, region: Region, drawn: Mapping[str, Tensor]) -> tuple[ViewBatch, ...]:
         target, shown, valid, warp_mm = self._deformed(region, drawn)
-        voxels = where_chosen(drawn["shuffle"], shown, lambda v: self.shuffle.apply(v, **self.shuffle.draw(drawn["boxes"])))
-        voxels = where_chosen(drawn["non_linear"], voxels, lambda v: bend(v, curves(drawn["control"], drawn["invert"])))
+        voxels = where_chosen(drawn["shuffle"], shown, drawn, lambda v, d: self.shuffle.apply(v, **self.shuffle.draw(d["boxes"])))
+        voxels = where_chosen(drawn["non_linear"], voxels, drawn, lambda v, d: bend(v, curves(d["control"], d["invert"])))
         painted = self._painted(drawn)
-        voxels = where_chosen(drawn["in_painting"] | drawn["out_painting"], voxels, lambda v: self._filled(v, painted, drawn))
+        voxels = where_chosen(drawn["in_painting"] | drawn["out_painting"], voxels, {**drawn, "painted": painted}, self._filled)
         view = ViewBatch(
             voxels=copied(voxels) if voxels is target else voxels,
             affine=crop_affine(region),
@@ -158,12 +158,12 @@ class Corrupt(BatchedView):
         kept, over = box_mask(drawn["kept_low"], drawn["kept_high"], size), box_mask(drawn["over_low"], drawn["over_high"], size)
         return (outside[:, None, None, None] & ~kept) | (inside[:, None, None, None] & over)
 
-    def _filled(self, voxels: VoxelsBatch, painted: MaskBatch, drawn: Mapping[str, Tensor]) -> VoxelsBatch:
+    def _filled(self, voxels: VoxelsBatch, drawn: Mapping[str, Tensor]) -> VoxelsBatch:
         if alone(voxels):
             return self._filled_one(voxels, drawn)
         fill = drawn["fill"]
         new = fill[:, :, None, None, None] if self.config.fill == "constant" else uniform_noise(fill, tuple(voxels.shape[1:]))
-        return torch.where(painted[:, None], new, voxels)
+        return torch.where(drawn["painted"][:, None], new, voxels)
 
     def _filled_one(self, voxels: VoxelsBatch, drawn: Mapping[str, Tensor]) -> VoxelsBatch:
         """The same of one sample on a CPU, box by box: noise only where it is seen."""
