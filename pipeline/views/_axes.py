@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.keys import on_host
 from pipeline.shapes import VoxelsBatch
 from pipeline.views._walk import alone
 
@@ -19,6 +20,8 @@ def axis_matrix(first: Tensor, step: Tensor, blur_vox: Tensor, factor: Tensor, s
     interpolated: an acquisition of larger spacing.
     """
     position = torch.arange(size, device=first.device)
+    if on_host(factor) and bool((factor == 1.0).all()):
+        return _kernel(first[:, None] + step[:, None] * position, blur_vox, extent)
     node = (position / factor[:, None]).floor()
     part = (position / factor[:, None] - node)[:, :, None]
     near, far = node * factor[:, None], ((node + 1) * factor[:, None]).clamp(max=size - 1)
@@ -41,9 +44,16 @@ def mixed(voxels: VoxelsBatch, matrices: list[Tensor]) -> VoxelsBatch:
 
 def _kernel(position: Tensor, blur_vox: Tensor, extent: int) -> Tensor:
     """(B, size) positions -> (B, size, extent) weights."""
-    distance = position[:, :, None] - torch.arange(extent, device=position.device)
-    linear = (1.0 - distance.abs()).clamp(min=0.0)
-    sigma = blur_vox[:, None, None]
-    smooth = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)) ** 2)
-    smooth = smooth / smooth.sum(2, keepdim=True).clamp(min=1e-12)
-    return torch.where(sigma > 0, smooth, linear)
+    distance, sigma = position[:, :, None] - torch.arange(extent, device=position.device), blur_vox[:, None, None]
+    if alone(blur_vox):
+        return _smooth(distance, sigma) if float(blur_vox) > 0 else _linear(distance)
+    return torch.where(sigma > 0, _smooth(distance, sigma), _linear(distance))
+
+
+def _linear(distance: Tensor) -> Tensor:
+    return (1.0 - distance.abs()).clamp(min=0.0)
+
+
+def _smooth(distance: Tensor, sigma: Tensor) -> Tensor:
+    weights = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)) ** 2)
+    return weights / weights.sum(2, keepdim=True).clamp(min=1e-12)

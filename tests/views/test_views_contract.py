@@ -119,7 +119,7 @@ def test_one_sample_at_a_time_equals_the_whole_batch_as_on_a_gpu(either_way, nam
     view, region = make_view(name, channels=2, **values), make_region(channels=2, oblique=True, inside=(30, 44))
     keys = keys_of(*range(10, 14))
     on_a_cpu = view.apply(region, view.draw(keys, region))
-    for place in ("keys", "views._walk", "views._crop", "views._noise"):
+    for place in ("keys", "views._walk", "views._crop", "views._noise", "views._axes"):
         monkeypatch.setattr(f"pipeline.{place}.on_host", lambda tensor: False)
     on_a_gpu = view.apply(region, view.draw(keys, region))
     assert_same(on_a_cpu, on_a_gpu, atol=2e-6 if "elastic" not in values else 2e-5)
