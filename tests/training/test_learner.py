@@ -228,6 +228,13 @@ def test_resizing_a_crop_keeps_its_outer_faces():
     assert inside.tolist() == [[[0, 4]] * 3]
 
 
+@pytest.mark.parametrize("sizes", [((9, 12, 7), (16, 10, 7)), ((30, 5, 1), (22, 30, 4)), ((8, 8, 8), (8, 8, 8))])
+def test_resizing_is_pytorchs_trilinear_interpolation(sizes):
+    voxels = np.random.default_rng(0).integers(-2000, 2000, (2, *sizes[0]), dtype=np.int16)
+    wanted = torch.nn.functional.interpolate(torch.from_numpy(voxels[None]).double(), size=sizes[1], mode="trilinear", align_corners=False)
+    assert np.abs(resized(voxels, sizes[1]) - wanted[0].numpy()).max() < 0.51
+
+
 def test_the_step_is_frozen():
     assert dataclasses.fields(Context)
     with pytest.raises(dataclasses.FrozenInstanceError):
