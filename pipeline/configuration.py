@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -14,6 +14,7 @@ MAX_YAML_BYTES = 1_000_000
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,47}$")]
 Triple = tuple[int, int, int]
 TripleMm = tuple[float, float, float]
+Placement = Literal["sform", "qform"]  # which of a NIfTI header's two places counts
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

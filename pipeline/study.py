@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.configuration import Name, Triple, TripleMm
+from pipeline.configuration import Name, Placement, Triple, TripleMm
 from pipeline.plugins import Config
 
 
@@ -33,7 +33,7 @@ class Source(Config):
         description="4-D files (NIfTI, NRRD, MetaImage): refuse them, take the first volume, or take every volume as a scan of one exam. "
         "The volumes of a DICOM series are all taken, but for `first`.",
     )
-    placement: Literal["sform", "qform"] | None = Field(
+    placement: Placement | None = Field(
         None,
         description="NIfTI files whose sform and qform are both coded: which of the two places the voxels. By default they are refused "
         "where the two disagree.",

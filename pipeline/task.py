@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pipeline.configuration import Name
+from pipeline.configuration import Name, Placement
 from pipeline.plugins import Config, one_of
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ class Task(Config):
     description: str = ""
     labels: str = Field(
         "",
-        description="Folder of label volumes, one for each labelled image and of the same name, or of DICOM segmentations and structure "
-        "sets, which belong to the image that they refer to. Without it, the DICOM ones found among the scans. {data} is the study's data.",
+        description="Folder of label volumes, one for each labelled image, found by place and name (docs/labels.md), or of DICOM "
+        "segmentations and structure sets, which belong to the image that they refer to. Without it, the DICOM ones found among the "
+        "scans. {data} is the study's data.",
     )
-    placement: Literal["sform", "qform"] | None = Field(
+    placement: Placement | None = Field(
         None,
         description="NIfTI label files whose sform and qform are both coded: which of the two places them. Default: as the source of their "
         "image says; where that says nothing either, they are refused if the two disagree.",
