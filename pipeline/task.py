@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,12 @@ class Task(Config):
         "segmentations and structure sets, which belong to the image that they refer to. Without it, the DICOM ones found among the "
         "scans. {data} is the study's data.",
     )
+    masks: Literal["by_name"] | dict[Class, tuple[str, ...]] | None = Field(
+        None,
+        description="Of labels with a file for each structure (case01/segmentations/liver.nii.gz): class -> names of its files without "
+        "their ending, as under `segments`; several files may be one class. by_name: classes have their files' names. Files that no "
+        "class names are left out. Default: a label file holds all classes.",
+    )
     placement: Placement | None = Field(
         None,
         description="NIfTI label files whose sform and qform are both coded: which of the two places them. Default: as the source of their "
@@ -37,9 +43,18 @@ class Task(Config):
         "matter, code:SCHEME:VALUE is the coded type. 0 (background) lists what is left out. Default: classes have their segments' names.",
     )
     may_be_absent: tuple[Class, ...] = Field(
-        (), description="Classes that a patient may not have: no segment, or an empty one, is no error."
+        (),
+        description="Classes that a patient may not have: no segment, or an empty one, is no error; nor is a missing file of `masks`, "
+        "whose empty ones are none anyway.",
     )
-    on_top: tuple[Class, ...] = Field((), description="Classes that lie over all others where DICOM segments overlap, the topmost first.")
+    on_top: tuple[Class, ...] = Field(
+        (), description="Classes that lie over all others where DICOM segments or masks overlap, the topmost first."
+    )
+    overlapping: Literal["refuse", "last"] = Field(
+        "refuse",
+        description="Voxels that several classes claim, none of which is `on_top`. refuse: the scan has no labels, and the log says which "
+        "classes and how many voxels. last: the class of the largest label value has them.",
+    )
     threshold: float | None = Field(
         None,
         gt=0,
@@ -51,8 +66,11 @@ class Task(Config):
     @model_validator(mode="after")
     def _classes_are_known(self) -> Task:
         classes = self.classes()
-        for key in ("segments", "may_be_absent", "on_top"):
-            for item in getattr(self, key) or ():
+        if self.masks is not None and not self.labels:
+            raise ValueError("masks: need `labels`, the folder below which they lie; that may be the folder of the scans")
+        for key in ("segments", "masks", "may_be_absent", "on_top"):
+            value = getattr(self, key)
+            for item in () if value in (None, "by_name") else value:
                 if _value_of(item, classes) is None:
                     told = ", ".join(f"{value}: {name}" for value, name in classes.items()) or "none"
                     raise ValueError(f"{key}: {item!r} is no class under `kind`; there are {told}")
@@ -64,12 +82,20 @@ class Task(Config):
 
     def rule(self) -> Rule:
         """How DICOM labels become label values."""
+        return self._rule(self.segments)
+
+    def mask_rule(self) -> Rule | None:
+        """Which mask is which class; None where a label file holds all classes."""
+        return None if self.masks is None else self._rule(None if self.masks == "by_name" else self.masks)
+
+    def _rule(self, named: dict[Class, tuple[str, ...]] | None) -> Rule:
+        """``named`` by class; without it each has the name of its own."""
         from pipeline.labels.rule import rule_of
 
         classes = self.classes()
         values = {key: tuple(_value_of(item, classes) for item in getattr(self, key)) for key in ("may_be_absent", "on_top")}
-        segments = None if self.segments is None else {_value_of(item, classes): names for item, names in self.segments.items()}
-        return rule_of(classes, segments, **values, threshold=self.threshold)
+        claims = None if named is None else {_value_of(item, classes): names for item, names in named.items()}
+        return rule_of(classes, claims, **values, threshold=self.threshold, overlapping=self.overlapping)
 
     def settings(self) -> dict[str, Any]:
         """All of it, but for what says how labels are read where that is not said."""
@@ -78,7 +104,7 @@ class Task(Config):
 
 
 # What a label volume holds afterwards has a digest of its own.
-READ_LABELS = ("placement", "segments", "may_be_absent", "on_top", "threshold")
+READ_LABELS = ("masks", "placement", "segments", "may_be_absent", "on_top", "overlapping", "threshold")
 
 
 def _value_of(item: int | str, classes: dict[int, str]) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.cohorts._drawn import Dicom
+from pipeline.cohorts._masks import Cases, find_cases
 from pipeline.cohorts._suggest import Image
 from pipeline.progress import Progress
 from pipeline.scans.folders.belonging import Images
@@ -77,11 +78,22 @@ def find_labels(labels: Path, scans: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def find_masks(files: dict[str, Path], images: list[Image], sequences: Sequence[str]) -> tuple[Cases, list[Image], tuple[str, ...]]:
+    """(image -> its masks by name, images, channels) where label files hold a structure each; none where most belong to images by their
+    names. ``files`` as ``find_labels`` gives them."""
+    ways = [(images, ()), *([([_in_exam(image, sequences) for image in images], tuple(sequences))] if len(sequences) > 1 else [])]
+    if any(2 * len(_matched(files, own, channels)[0]) > len(files) for own, channels in ways):
+        return {}, images, ()
+    for own, channels in ways:
+        if cases := find_cases(files, own, channels):
+            return cases, own, channels
+    return {}, images, ()
+
+
 def find_owned(
-    scans: Path, labels: Path, images: list[Image], sequences: Sequence[str]
+    files: dict[str, Path], scans: Path, labels: Path, images: list[Image], sequences: Sequence[str]
 ) -> tuple[dict[Path, Path], list[Image], tuple[str, ...]]:
     """(image -> its label volume, images, channels): sequences become channels where labels are those of exams, not of single images."""
-    files = find_labels(labels, scans)
     owned, doubtful = _matched(files, images, ())
     if len(sequences) > 1:
         united = [_in_exam(image, sequences) for image in images]

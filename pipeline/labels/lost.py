@@ -37,12 +37,12 @@ def refused_rows(
 
 
 def _lost_rows(outcome: Outcome, job: Job, labels: Labels, file_ids: Mapping[str, str], credit: tuple[str, str]) -> list[Row]:
-    """A row a label file. One from which another task's labels were read stays a companion."""
+    """A row a label file at fault. One from which another task's labels were read stays a companion."""
     gone, rows = {wrong.task for wrong in outcome.lost}, []
     for wrong in outcome.lost:
         owner = next(part.scan_id for part in job.parts if wrong.task in labels.get(part.scan_id, {}))
         used = {path for task, paths in labels[owner].items() if task not in gone for path in paths}
-        for path in labels[owner][wrong.task]:
+        for path in wrong.paths or labels[owner][wrong.task]:
             row = quarantine_row("preprocess", Code(wrong.code), file_ids[path], owner, *credit)
             row["reason"] = f"Labels of task {wrong.task}: {row['reason']}"
             rows.append(row | {"task": wrong.task, "status": "companion" if path in used else "quarantined"})

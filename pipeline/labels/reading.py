@@ -70,7 +70,7 @@ def _read(paths: tuple[str, ...], allocate: Allocate, rule: Rule, grid: Grid, im
             raise Refused(Code.LABELS_AMBIGUOUS)
         for source, own in owners:
             source.lay(own, grid, mask)
-        if value not in rule.on_top and out[mask].any():
+        if not rule.may_lie_over(value) and out[mask].any():
             raise Refused(Code.LABELS_OVERLAP)
         out[mask] = value
         present += [value] if mask.any() else []

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anatomy.grid import Grid
 from pipeline.files import digest, digest_of
+from pipeline.labels.masks import Masks, RefusedMasks, masks_of, read_masks
 from pipeline.labels.reading import read_labels
-from pipeline.labels.rule import Rule
 from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import REASONS, Refused
 from pipeline.scans.reading import Limits, read_scan
 from pipeline.volumes.jobs import LabelSource, Part, RefusedVolumeError, form_of
 from pipeline.volumes.volume import Volume
 
+if TYPE_CHECKING:
+    from pipeline.task import Task
 
-def label_source(rule: Rule, kinds: Mapping[str, str], placement: str, part: Part, paths: tuple[str, ...]) -> LabelSource:
-    """The labels of one task: a label volume, or DICOM objects drawn on a part. ``kinds``: what each label file is; ``placement``: which
-    form of a NIfTI header counts, by the task; without it, the one that counts of the image."""
-    kind, placement = kinds[paths[0]], placement or form_of(part.kind)
-    if kind == "nifti" and placement:
-        kind = f"nifti:{placement}"
-    drawn = {"rule": rule, "image": (part.kind, part.paths)} if kind == "dicom" else {}
-    return LabelSource(kind, paths, rule.classes, **drawn)
+
+def label_source(task: Task, known: Mapping[str, str], part: Part, paths: tuple[str, ...]) -> LabelSource:
+    """The labels of one task: a label volume, masks of one structure each, or DICOM objects drawn on a part. ``known``: what each label
+    file is. The task says which form of a NIfTI header counts; else it is the one that counts of the image."""
+    rule, form = task.rule(), task.placement or form_of(part.kind)
+    kinds = [f"nifti:{form}" if known[path] == "nifti" and form else known[path] for path in paths]
+    if kinds[0] == "dicom":
+        return LabelSource("dicom", paths, rule.classes, rule, (part.kind, part.paths))
+    if (claims := task.mask_rule()) is not None:
+        return LabelSource("masks", paths, rule.classes, masks_of(paths, kinds, claims, task.classes()))
+    return LabelSource(kinds[0], paths, rule.classes)
 
 
 def content_of_job(contents: Sequence[str], sources: Mapping[str, LabelSource]) -> str:
@@ -33,7 +37,7 @@ def content_of_job(contents: Sequence[str], sources: Mapping[str, LabelSource]) 
     def told(source: LabelSource) -> Any:
         found = [patiently(digest, path) for path in source.paths]
         if source.rule is not None:
-            return [found, asdict(source.rule)]
+            return [found, source.rule.settings()]
         return [found, source.kind] if form_of(source.kind) else found[0]
 
     return digest_of([list(contents), {task: told(source) for task, source in sources.items()}])
@@ -45,8 +49,12 @@ def read_source(
     """A scan, or labels on the grid of their image, or why not (``RefusedVolumeError``)."""
     limits = Limits(memory_mb=min(memory_mb, Limits.memory_mb))
     try:
+        if labels is not None and isinstance(labels.rule, Masks):
+            return read_masks(paths, labels.rule, grid, limits)
         if labels is not None and labels.rule is not None:
             return read_labels(paths, labels.rule, grid, labels.image, limits)
         return read_scan(kind, paths, limits)
+    except RefusedMasks as error:
+        raise RefusedVolumeError(error.code.value, error.told, REASONS[error.code][1], error.paths) from error
     except Refused as error:
         raise RefusedVolumeError(error.code.value, *REASONS[error.code]) from error

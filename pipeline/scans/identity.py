@@ -86,7 +86,8 @@ def crosswalk_rows(found: Inventory, owners: Mapping[str, Mapping[str, Sequence[
             own = scan is not None and number in scan.paths.numbers
             row = {"file_id": file.file_id, "path": str(file.path.absolute()), "scan_id": scan_id}
             row |= {"exam_id": scan.exam_id, "subject_id": scan.subject_id, "subject": scan.subject} if scan is not None else {}
-            for task in labels.get((file.file_id, scan_id)) or [file.place.task]:
+            left = file.place.task if scan is None else ""  # a mask that no class claims is nobody's labels
+            for task in labels.get((file.file_id, scan_id)) or [left]:
                 yield row | {"kind": "labels" if task else "scan" if own else "other", "task": task}
 
 

@@ -4,7 +4,7 @@ drawn on: see ``labels.matching``."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -13,21 +13,21 @@ from pipeline.scans.inventory import Found3D, Inventory
 from pipeline.scans.quarantine import Code
 
 
-def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, dict[str, str]]:
-    """scan_id -> {task: file_id}, and sets the label files' scan ids; what matches no scan is quarantined.
+def match_labels(found: Inventory, channels: Sequence[str] = (), but: Collection[str] = ()) -> dict[str, dict[str, str]]:
+    """scan_id -> {task: file_id}, and sets the label files' scan ids; what matches no scan is quarantined. Tasks in ``but`` are left out.
 
     Several scans of one name are channels of one exam: the first channel owns the labels. Otherwise nothing says whose they are.
     """
     images: Images[int] | None = None  # numbers of scans, by what their labels may be called; of a study without such labels none
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for number, file in found.files.numbered(status="companion"):
-        if not file.place.task or file.kind == "dicom":
+        if not file.place.task or file.place.task in but or file.kind == "dicom":
             continue
         code = None
         if images is None:
-            images = Images(((scan_number, _relative(scan), scan.key) for scan_number, scan in found.scans.numbered()), channels)
+            images = images_of(found, channels)
         called = [found.scans[scan_number] for scan_number in images.called(file.relative)]
-        owner = _owner(called, channels)
+        owner = owner_of(called, channels)
         if owner is None:
             code = Code.LABELS_AMBIGUOUS if called else Code.LABELS_WITHOUT_IMAGE
         elif file.place.task in owners[owner.scan_id]:
@@ -40,13 +40,19 @@ def match_labels(found: Inventory, channels: Sequence[str] = ()) -> dict[str, di
     return {scan: tasks for scan, tasks in owners.items() if tasks}
 
 
+def images_of(found: Inventory, channels: Sequence[str]) -> Images[int]:
+    """Numbers of scans, by what their label volumes may be called."""
+    return Images(((number, _relative(scan), scan.key) for number, scan in found.scans.numbered()), channels)
+
+
 def _relative(scan: Found3D) -> str:
     """Below the scan's source: of its file, or of the folder of its series, which is called like its labels."""
     path = PurePosixPath(scan.paths[0].relative_to(scan.place.path))
     return (path.parent if scan.series else path).as_posix()
 
 
-def _owner(scans: list[Found3D], channels: Sequence[str]) -> Found3D | None:
+def owner_of(scans: list[Found3D], channels: Sequence[str]) -> Found3D | None:
+    """The one scan, or the first channel of one exam; None where nothing says whose labels are."""
     if len(scans) < 2:
         return scans[0] if scans else None
     if channels and len({scan.exam_id for scan in scans}) == 1:

@@ -69,6 +69,7 @@ class Code(StrEnum):
     LABELS_OFF_GRID = "LABELS_OFF_GRID"
     LABELS_NOT_WHOLE = "LABELS_NOT_WHOLE"
     LABELS_VALUES = "LABELS_VALUES"
+    LABELS_NOT_BINARY = "LABELS_NOT_BINARY"
 
 
 REASONS: dict[Code, tuple[str, str]] = {
@@ -147,16 +148,16 @@ REASONS: dict[Code, tuple[str, str]] = {
     ),
     Code.LABELS_OUTSIDE: ("The labels reach beyond the image.", "Give the whole image, or labels that were cut as it was."),
     Code.LABELS_SEGMENTS: (
-        "A structure's name stands under none of the task's `segments`, or under several.",
+        "A structure's name stands under none of the task's `segments`, or under several; or a mask's under several of its `masks`.",
         "Look at segments.tsv in the study's private folder; name each structure in the task, under 0 where it is to be left out.",
     ),
     Code.LABELS_ABSENT: (
-        "A structure that the task asks for is not there, or is empty.",
+        "A structure that the task asks for is not there, or is empty; or an image has no file for one of the task's `masks`.",
         "Draw it; or list it under `may_be_absent` of the task, if that means that the patient has none.",
     ),
     Code.LABELS_OVERLAP: (
         "Structures of different classes overlap.",
-        "Say under `on_top` of the task which of them lies over the others.",
+        "Say under `on_top` of the task which of them lies over the others; `overlapping: last` gives such voxels to the later class.",
     ),
     Code.LABELS_FRACTIONAL: (
         "The segmentation is fractional, and the task does not say from which share on a voxel is inside.",
@@ -192,6 +193,10 @@ REASONS: dict[Code, tuple[str, str]] = {
     Code.LABELS_VALUES: (
         "The label volume holds a value that is none of the task's classes.",
         "Name the value under `classes` of the task, or mend the label file.",
+    ),
+    Code.LABELS_NOT_BINARY: (
+        "A mask of one structure holds values other than 0 and 1, or 0 and 255.",
+        "Write 1 inside and 0 outside; or take the file out of the task's `masks`, if it is none.",
     ),
     Code.DETACHED: (
         "The voxels' own file is missing, is several files, or does not lie beside its header.",

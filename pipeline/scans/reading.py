@@ -24,11 +24,16 @@ def read_scan(kind: str, paths: Sequence[str | Path], limits: Limits = Limits())
     kind: dicom, nifti or metaimage; of a file that holds several volumes ``nifti:3``, ``dicom:1`` or ``metaimage:0``, its number;
     ``nifti:qform`` and ``nifti:qform-3``: which of the header's two places counts (``placement`` of its source).
     """
+    return in_child(reader_of(kind), tuple(str(path) for path in paths), limits)
+
+
+def reader_of(kind: str) -> Read:
+    """What reads a scan of this kind, once it is in a child process."""
     kind, _, part = kind.partition(":")
     if kind not in READERS or (part and not re.fullmatch(PARTS[kind], part)):
         raise ValueError(f"kind: {kind!r} is none of {', '.join(sorted(READERS))}; run `vesalius index` again")
     _import_codecs(kind)
-    return in_child(partial(_patient, partial(READERS[kind], part=part)), tuple(str(path) for path in paths), limits)
+    return partial(_patient, partial(READERS[kind], part=part))
 
 
 def _patient(read: Read, paths: tuple[str, ...], allocate: Allocate) -> Volume:

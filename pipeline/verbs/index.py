@@ -34,7 +34,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pipeline.folder import StudyFolder
+    from pipeline.labels.mask_files import MaskTask
     from pipeline.labels.matching import Owners
     from pipeline.labels.names import Named
     from pipeline.plan import Plan
@@ -48,6 +51,7 @@ SHARD = (
 
 
 def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as results/demo.")]) -> None:
+    from pipeline.labels.mask_files import check_masks, match_masks, told_of_masks
     from pipeline.labels.matching import check_tasks
     from pipeline.plan import read_plan
     from pipeline.progress import Progress
@@ -67,13 +71,18 @@ def run(folder: Annotated[Path, typer.Argument(help="The study's folder, such as
             f"sources: there is no file in {', '.join(s['path'] for s in plan.study['sources'])}; name the folder of the scans"
         )
     check_cohorts(found)
-    owners, names = match(plan, found, identity)
+    tasks = mask_tasks(plan)
+    masks = match_masks(found, tasks, channels)
+    owners, names = match(plan, found, identity, masks.owners, tasks)
     forget(found, read_forgotten(where))
     write_private(where, found, owners, names)
     write_public(plan, where, found, owners)
     counts, num_scans = Counter(found.files.counts("status")), len(found.scans)
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     typer.echo(f"index: {counts.total()} files ({told}); {num_scans} scans")
+    for line in told_of_masks(masks, tasks):
+        typer.echo(f"index: {line}")
+    check_masks(masks, tasks)
     check_tasks(found, owners, {name: task["labels"] for name, task in plan.tasks.items()})
     check(plan, where, counts, num_scans)
     check_disk(plan, where, found, owners)
@@ -130,13 +139,27 @@ def forget(found: Inventory, forgotten: frozenset[str]) -> None:
             found.parts.remove(file_id=file.file_id)
 
 
-def match(plan: Plan, found: Inventory, identity: Identity) -> tuple[Owners, list[Named]]:
-    """(scan_id -> {task: file_ids of its labels}, what structures of DICOM labels are called)."""
+def mask_tasks(plan: Plan) -> dict[str, MaskTask]:
+    """Tasks whose labels are a file for each structure."""
+    import os
+
+    from pipeline.labels.mask_files import MaskTask
+
+    tasks = [plan.task_value(name) for name in sorted(plan.tasks)]
+    return {
+        task.name: MaskTask(os.path.abspath(task.labels), rule, task.classes()) for task in tasks if (rule := task.mask_rule()) is not None
+    }
+
+
+def match(plan: Plan, found: Inventory, identity: Identity, masks: Owners, mask_tasks: Collection[str]) -> tuple[Owners, list[Named]]:
+    """(scan_id -> {task: file_ids of its labels}, what structures of DICOM labels are called). ``masks`` have found their owners."""
     from pipeline.labels.matching import match_companions
     from pipeline.scans.labelling import match_labels
 
     channels = plan.study["channels"] or ()
-    owners = {scan: {task: (file,) for task, file in tasks.items()} for scan, tasks in match_labels(found, channels).items()}
+    owners = {scan: dict(tasks) for scan, tasks in masks.items()}
+    for scan, tasks in match_labels(found, channels, mask_tasks).items():
+        owners[scan] = owners.get(scan, {}) | {task: (file,) for task, file in tasks.items()}
     rules = {name: plan.task_value(name).rule() for name in plan.tasks}
     everywhere = [name for name, task in plan.tasks.items() if not task["labels"]]
     drawn, names = match_companions(found, rules, everywhere, identity, channels)

@@ -7,7 +7,8 @@ never overwritten.
 \b
 A label volume belongs to the image of the same name or place (case01_seg and case01, case01/mask and case01/image, labels/case01 and
 case01_CT), to the exam whose sequences then enter together as channels (case01_CT, case01_PT), or to the DICOM series in the folder of its
-name: docs/labels.md. --labels may name the folder of the scans too. In a folder of nnU-Net or the Decathlon dataset.json says which are the
+name: docs/labels.md. Masks of one structure each (case01/segmentations/liver, below the folder of case01/ct) become a task with a class for
+each of their names. --labels may name the folder of the scans too. In a folder of nnU-Net or the Decathlon dataset.json says which are the
 labels, what they are called, and what the channels are; in one of nnssl pretrain_data.json says whose the images are. DICOM segmentations
 and structure sets, among the scans or in the folder of labels, say themselves whose they are, and what their structures are called. Without
 labels the study only pretrains.
@@ -17,6 +18,7 @@ Examples:
   vesalius init scans --labels labels
   vesalius init /archive/ct --labels /archive/ct_labels --name liver
   vesalius init brats --labels brats
+  vesalius init totalsegmentator --labels totalsegmentator
   vesalius init nnUNet_raw/Dataset003_Liver
 """
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.cohorts._described import Described
     from pipeline.cohorts._drawn import Dicom, Drawn
     from pipeline.cohorts._looked import Aside
+    from pipeline.cohorts._masks import MaskSet
     from pipeline.cohorts._suggest import Found, Image
 
 METAIMAGE = (".mha", ".mhd", ".nrrd", ".nhdr")
@@ -51,6 +54,7 @@ def run(
     from pipeline.cohorts._described import describe
     from pipeline.cohorts._drawn import drawn_task_yaml
     from pipeline.cohorts._looked import find_images
+    from pipeline.cohorts._masks import masks_task_yaml
     from pipeline.cohorts._written import study_yaml, task_yaml
 
     name = _name(scans, name)
@@ -60,9 +64,11 @@ def run(
     images, aside = find_images(scans, folder)
     drawn = find_drawn(folder, images, aside.dicom)
     few = drawn is not None and folder is None and len({image.subject for image in drawn.labelled}) < 3
-    found = look(scans, folder, described, images, None if few else drawn)
+    found, masks = look(scans, folder, described, images, None if few else drawn)
     texts = {study: study_yaml(found, name, study, task)}
-    if found.labels:
+    if masks:
+        texts[task] = masks_task_yaml(found, masks, name, task)
+    elif found.labels:
         texts[task] = drawn_task_yaml(found, drawn, name, task, folder) if drawn else task_yaml(found, name, task)
     write(texts, study)
     wrote = f"{study} and {task}; look at them, they say" if found.labels else f"{study}; look at it, it says"
@@ -72,12 +78,15 @@ def run(
     typer.echo(f"next: {_vesalius()} run {study}")
 
 
-def look(scans: Path, folder: Path | None, described: Described, images: list[Image], drawn: Drawn | None) -> Found:
-    """What is in the folders, and the values that follow. ``drawn``: labels from DICOM, if those are to be used."""
+def look(scans: Path, folder: Path | None, described: Described, images: list[Image], drawn: Drawn | None) -> tuple[Found, MaskSet | None]:
+    """What is in the folders, and the values that follow; and the masks, where labels are a file for each structure. ``drawn``: labels from
+    DICOM, if those are to be used."""
     from pipeline.cohorts._headers import read_headers
-    from pipeline.cohorts._looked import find_owned, sequences_of, with_subjects
+    from pipeline.cohorts._looked import find_labels, find_masks, find_owned, sequences_of, with_subjects
+    from pipeline.cohorts._masks import read_cases
     from pipeline.cohorts._suggest import suggest
 
+    masks = None
     owned: dict[Path, Path] = {}
     values: tuple[int, Counter[int]] = (0, Counter())
     together: tuple[str, ...] = ()
@@ -86,12 +95,19 @@ def look(scans: Path, folder: Path | None, described: Described, images: list[Im
     if drawn:
         owned, values = {image.path: image.path for image in drawn.labelled}, (drawn.looked, Counter())
     elif folder:
-        owned, images, together = find_owned(scans, folder, images, sequences)
-        values = read_values(owned)
+        files = find_labels(folder, scans)
+        cases, images, together = find_masks(files, images, sequences)
+        if cases:
+            masks = read_cases(cases)
+            owned, values = masks.whole, (masks.looked, values[1])
+        else:
+            owned, images, together = find_owned(files, scans, folder, images, sequences)
+            values = read_values(owned)
     images, subject = with_subjects(images)
     labels = folder or (scans if drawn else None)
     headers = read_headers(images)
-    return suggest(scans, labels, images, owned, headers, values, subject, described, together or sequences, bool(together))
+    found = suggest(scans, labels, images, owned, headers, values, subject, described, together or sequences, bool(together))
+    return found, masks
 
 
 def write(texts: dict[Path, str], study: Path) -> None:

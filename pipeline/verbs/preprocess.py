@@ -110,7 +110,6 @@ def shard_jobs(
 
     channels = plan.study["channels"]
     settings, tasks = settings_of(plan, where), {name: plan.task_value(name) for name in plan.tasks}
-    rules = {name: (task.rule(), kinds, task.placement or "") for name, task in tasks.items()}
     jobs, refused = [], []
     for _, group in rows.groupby("exam_id" if channels else "scan_id"):
         problem = channel_problem(group, channels) if channels else None
@@ -120,7 +119,7 @@ def shard_jobs(
         ordered = group.set_index("channel", drop=False).loc[channels] if channels else group
         parts = tuple(Part(row.scan_id, row.kind, files.get(row.scan_id, ()), row.modality, row.channel) for row in ordered.itertuples())
         found = {task: (part, paths) for part in reversed(parts) for task, paths in sorted(labels.get(part.scan_id, {}).items())}
-        sources = {task: label_source(*rules[task], *own) for task, own in sorted(found.items())}
+        sources = {task: label_source(tasks[task], kinds, *own) for task, own in sorted(found.items())}
         identity = {key: str(ordered.iloc[0][key]) for key in ("exam_id", "subject_id", "origin", "licence")}
         scan_id = volume_id(ordered.iloc[0]["scan_id"], identity["exam_id"], channels)
         jobs.append(Job(scan_id, identity, parts, sources, content_of_job(list(ordered["content"]), sources), settings, str(where.store)))

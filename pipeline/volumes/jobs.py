@@ -32,11 +32,11 @@ Reader = Callable[..., Volume]
 
 
 class RefusedVolumeError(ValueError):
-    """A volume that cannot be used, with a reason code and a remedy."""
+    """A volume that cannot be used, with a reason code and a remedy; ``paths`` of the files at fault, if those are not all."""
 
-    def __init__(self, code: str, reason: str, remedy: str) -> None:
-        super().__init__(code, reason, remedy)
-        self.code, self.reason, self.remedy = code, reason, remedy
+    def __init__(self, code: str, reason: str, remedy: str, paths: tuple[str, ...] = ()) -> None:
+        super().__init__(code, reason, remedy, paths)
+        self.code, self.reason, self.remedy, self.paths = code, reason, remedy, paths
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def form_of(kind: str) -> str:
 
 @dataclass(frozen=True)
 class LabelSource:
-    """The labels of a task: label volumes, or (``dicom``) objects that become one by a rule on the grid of their image, which is read from
-    ``image``, (kind, paths). ``values`` that the volume may hold besides 0; none is any."""
+    """The labels of a task: a label volume; or (``dicom``) objects that become one by a rule on the grid of their image, which is read from
+    ``image``, (kind, paths); or (``masks``) files of one structure each. ``values`` that the volume may hold besides 0; none is any."""
 
     kind: str
     paths: tuple[str, ...]
@@ -136,7 +136,7 @@ def read_labels(sources: Mapping[str, LabelSource], grid: Grid, read: Reader) ->
         try:
             found[task] = read(source.kind, source.paths, source, grid)
         except RefusedVolumeError as error:
-            lost.append(LostLabels(task, error.code, f"{error.reason} {error.remedy}"))
+            lost.append(LostLabels(task, error.code, f"{error.reason} {error.remedy}", error.paths))
     return found, lost
 
 

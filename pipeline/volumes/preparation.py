@@ -30,11 +30,13 @@ class LowInformationError(ValueError):
 
 @dataclass(frozen=True)
 class LostLabels:
-    """Labels of a task that cannot be used; ``code`` is one of the reason codes, ``told`` says more than its sentence does."""
+    """Labels of a task that cannot be used; ``code`` is one of the reason codes, ``told`` says more than its sentence does;
+    ``paths`` of the files at fault, if those are not all."""
 
     task: str
     code: str
     told: str
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,7 @@ def _masks(
 def _fault(labels: Volume, grid: Grid, known: Sequence[int]) -> tuple[str, str] | None:
     """(code, what is wrong) of labels that don't lie where their image lies, or hold anything but ``known`` values."""
     if not labels.grid.same_place(grid):
-        where = f"{labels.grid.shape} voxels of {_rounded(labels.grid.spacing_mm)} mm from {_rounded(labels.grid.affine[:3, 3])}"
-        image = f"{grid.shape} of {_rounded(grid.spacing_mm)} mm from {_rounded(grid.affine[:3, 3])}"
-        return "LABELS_OFF_GRID", f"they lie on another grid than their image: {where}, the image {image}"
+        return "LABELS_OFF_GRID", f"they lie {elsewhere(labels.grid, grid)}"
     values = labels.voxels[0]
     mask = values.astype(np.uint8)
     if labels.num_channels != 1 or not np.array_equal(mask, values):
@@ -159,6 +159,13 @@ def _fault(labels: Volume, grid: Grid, known: Sequence[int]) -> tuple[str, str] 
     if unknown:
         return "LABELS_VALUES", f"they hold {', '.join(map(str, unknown))}, but the task's classes are {', '.join(map(str, known))}"
     return None
+
+
+def elsewhere(grid: Grid, image: Grid) -> str:
+    """How a grid differs from that of the image, in words."""
+    where = f"{grid.shape} voxels of {_rounded(grid.spacing_mm)} mm from {_rounded(grid.affine[:3, 3])}"
+    own = f"{image.shape} of {_rounded(image.spacing_mm)} mm from {_rounded(image.affine[:3, 3])}"
+    return f"on another grid than their image: {where}, the image {own}"
 
 
 def _kept(body: Body, masks: Mapping[str, np.ndarray]) -> tuple[tuple[int, ...], tuple[int, ...]]:

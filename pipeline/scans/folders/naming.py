@@ -105,12 +105,14 @@ def _layout(relative: str, channels: Sequence[str]) -> Named:
     entities = dict(re.findall(r"(sub|ses)-([A-Za-z0-9]+)", relative))
     folders = [part for part in path.parts[:-1] if not NO_SUBJECT.fullmatch(part)]
     base, channel = channel_of(stem, channels)
+    sorted_as_labels = any(LABEL_FOLDER.fullmatch(part) for part in path.parts[:-1])
     if "sub" in entities:
         suffix = stem.rsplit("_", 1)[-1]
         exam = f"{entities['sub']}\x1f{entities.get('ses', '')}"
         found = channel or (suffix if suffix in BIDS_MODALITY else "")
-        return Named(f"sub-{entities['sub']}", exam, base, found, BIDS_MODALITY.get(suffix, ""), suffix in BIDS_LABELS)
-    labels = any(LABEL_FOLDER.fullmatch(part) for part in path.parts[:-1]) or says_labels(stem)
+        labels = suffix in BIDS_LABELS or sorted_as_labels
+        return Named(f"sub-{entities['sub']}", exam, base, found, BIDS_MODALITY.get(suffix, ""), labels)
+    labels = sorted_as_labels or says_labels(stem)
     modality = modality_of(channel) if channels else ""
     if folders:
         return Named(folders[0], "/".join(folders), base, channel, modality, labels)
