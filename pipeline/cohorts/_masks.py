@@ -116,7 +116,8 @@ def masks_task_yaml(found: Found, masks: MaskSet, name: str, path: Path) -> str:
     """A task whose classes are the masks that were found, by name."""
     classes = "\n".join(f"      {value}: {_text(label)}   # {masks.names[label]}" for value, label in enumerate(masks.names, 1))
     aside = [f"{_text(label)} ({count})" for label, count in masks.rare.items()]
-    rare = f"# No classes, since not nine in ten images have them, or the others are {MOST_CLASSES}: {', '.join(aside)}\n" if aside else ""
+    full = f", or since a task holds {MOST_CLASSES}" if len(masks.names) == MOST_CLASSES else ""
+    rare = f"# No classes, since fewer than nine in ten images have them{full}: {', '.join(aside)}\n" if aside else ""
     odd = f"# No classes, since their files are no masks of one structure: {', '.join(map(_text, masks.odd))}\n" if masks.odd else ""
     return f"""{schema_line(path, "task")}
 # Written by `vesalius init`. Labels are a file for each structure, in folders of {masks.cases} images, of which {len(masks.whole)} have all

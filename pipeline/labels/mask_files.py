@@ -15,7 +15,7 @@ from pipeline.labels.masks import value_of
 from pipeline.labels.matching import Owners
 from pipeline.labels.rule import Rule
 from pipeline.scans.folders.belonging import structure_of
-from pipeline.scans.labelling import images_of, owner_of
+from pipeline.scans.labelling import VOLUMES, images_of, owner_of
 from pipeline.scans.quarantine import Code, Refused
 from pipeline.scans.stock import File, Inventory
 
@@ -48,7 +48,7 @@ def match_masks(found: Inventory, tasks: Mapping[str, MaskTask], channels: Seque
         return out
     images, folder, owner, code = images_of(found, channels), None, None, None
     for number, file in found.files.numbered(status="companion"):
-        if file.place.task not in tasks or file.kind == "dicom":
+        if file.place.task not in tasks or file.kind not in VOLUMES:
             continue
         here = (file.place, PurePosixPath(file.relative).parent)
         if here != folder:  # of one folder all masks belong to one image

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anatomy.grid import Grid
 from pipeline.files import digest, digest_of
 from pipeline.labels.masks import Masks, RefusedMasks, masks_of, read_masks
 from pipeline.labels.reading import read_labels
+from pipeline.scans.content import with_voxels
 from pipeline.scans.patience import patiently
 from pipeline.scans.quarantine import REASONS, Refused
 from pipeline.scans.reading import Limits, read_scan
@@ -35,10 +37,12 @@ def content_of_job(contents: Sequence[str], sources: Mapping[str, LabelSource]) 
     """Digest of the files of a volume and of its labels, and of the rules by which those are read."""
 
     def told(source: LabelSource) -> Any:
-        found = [patiently(digest, path) for path in source.paths]
+        found = [patiently(digest, item) for path in source.paths for item in with_voxels(Path(path))]
         if source.rule is not None:
             return [found, source.rule.settings()]
-        return [found, source.kind] if form_of(source.kind) else found[0]
+        if form_of(source.kind):
+            return [found, source.kind]
+        return found if len(found) > 1 else found[0]
 
     return digest_of([list(contents), {task: told(source) for task, source in sources.items()}])
 

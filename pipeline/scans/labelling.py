@@ -8,9 +8,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from pipeline.scans.content import HEADERS, with_voxels
 from pipeline.scans.folders.belonging import Images
 from pipeline.scans.inventory import Found3D, Inventory
 from pipeline.scans.quarantine import Code
+
+VOLUMES = ("nifti", "metaimage")
 
 
 def match_labels(found: Inventory, channels: Sequence[str] = (), but: Collection[str] = ()) -> dict[str, dict[str, str]]:
@@ -21,7 +24,7 @@ def match_labels(found: Inventory, channels: Sequence[str] = (), but: Collection
     images: Images[int] | None = None  # numbers of scans, by what their labels may be called; of a study without such labels none
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     for number, file in found.files.numbered(status="companion"):
-        if not file.place.task or file.place.task in but or file.kind == "dicom":
+        if not file.place.task or file.place.task in but or file.kind not in VOLUMES:
             continue
         code = None
         if images is None:
@@ -38,6 +41,17 @@ def match_labels(found: Inventory, channels: Sequence[str] = (), but: Collection
         owners[owner.scan_id][file.place.task] = file.file_id
         found.files[number] = replace(file, scan_id=owner.scan_id)
     return {scan: tasks for scan, tasks in owners.items() if tasks}
+
+
+def take_voxels_along(found: Inventory) -> None:
+    """Voxels that lie in a file beside the header of a label volume go where that goes."""
+    headers = {}
+    for file in found.files.where(kind=VOLUMES):
+        if file.place.task and file.path.suffix.lower() in HEADERS:
+            headers |= {path: file for path in with_voxels(file.path)[1:]}
+    for number, file in found.files.numbered(kind="other") if headers else ():
+        if (owner := headers.get(file.path)) is not None:
+            found.files[number] = replace(file, status=owner.status, code=owner.code, scan_id=owner.scan_id)
 
 
 def images_of(found: Inventory, channels: Sequence[str]) -> Images[int]:

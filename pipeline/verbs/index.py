@@ -154,12 +154,13 @@ def mask_tasks(plan: Plan) -> dict[str, MaskTask]:
 def match(plan: Plan, found: Inventory, identity: Identity, masks: Owners, mask_tasks: Collection[str]) -> tuple[Owners, list[Named]]:
     """(scan_id -> {task: file_ids of its labels}, what structures of DICOM labels are called). ``masks`` have found their owners."""
     from pipeline.labels.matching import match_companions
-    from pipeline.scans.labelling import match_labels
+    from pipeline.scans.labelling import match_labels, take_voxels_along
 
     channels = plan.study["channels"] or ()
     owners = {scan: dict(tasks) for scan, tasks in masks.items()}
     for scan, tasks in match_labels(found, channels, mask_tasks).items():
         owners[scan] = owners.get(scan, {}) | {task: (file,) for task, file in tasks.items()}
+    take_voxels_along(found)
     rules = {name: plan.task_value(name).rule() for name in plan.tasks}
     everywhere = [name for name, task in plan.tasks.items() if not task["labels"]]
     drawn, names = match_companions(found, rules, everywhere, identity, channels)

@@ -1,6 +1,7 @@
 """Labels with a file for each structure, from the folder to the store: right voxel for voxel, or refused with the files at fault."""
 
 import json
+from pathlib import Path, PurePosixPath
 
 import nibabel
 import numpy as np
@@ -11,7 +12,7 @@ from faults.text_files import mha, nrrd
 from masks_study import AFFINE, CLASSES, SHAPE, STUDY, TASK, box, person, picture, planned, prepared, save
 
 from pipeline.configuration import read_config
-from pipeline.labels.masks import Masks, masks_of
+from pipeline.labels.masks import Masks, masks_of, value_of
 from pipeline.labels.rule import rule_of
 from pipeline.scans.identity import read_crosswalk
 from pipeline.scans.reading import read_scan
@@ -312,6 +313,30 @@ def test_a_mask_that_changes_after_the_index_is_noticed(root):
     assert not Store(where.store).names()
 
 
+@pytest.mark.parametrize("task", [TASK, {"labels": "{data}/masks", "kind": {"segmentation": {"classes": {1: "aorta"}}}}])
+def test_voxels_beside_their_header_are_part_of_the_labels(root, task):
+    person(root, 1, ["liver", "spleen"] if "masks" in task else [])
+    header = root / ("ts/s01/segmentations/aorta.mhd" if "masks" in task else "masks/s01/ct.mhd")
+    header.parent.mkdir(parents=True, exist_ok=True)
+    affine = AFFINE @ np.diag([-1, -1, 1, 1])
+    affine[:3, 3] = AFFINE[:3, :3] @ [SHAPE[0] - 1, SHAPE[1] - 1, 0]
+    voxels = header.with_suffix(".raw")
+    for moved in (0, 1):
+        values = canonical(np.roll(box("aorta"), moved, axis=1))
+        told, content = mha(affine, SHAPE, "u1", values=values, file=voxels.name, split=True)
+        if not moved:
+            header.write_bytes(told)
+        voxels.write_bytes(content)
+        where = prepared(root, task)
+        assert np.array_equal(stored(where) == 1, values > 0)
+        assert set(table(where.inventory)["status"]) == {"volume", "companion"}
+    forget.run(where.root, "s01")
+    assert read_crosswalk(where).empty
+    with pytest.raises(ValueError, match="none of"):
+        index.run(where.root)
+    assert set(table(where.inventory)["status"]) == {"forgotten"}
+
+
 def test_two_tasks_share_the_masks_of_one_folder(root):
     person(root, 1)
     save(root / "ts/s01/segmentations/spleen.nii.gz", box("spleen", 9))
@@ -353,6 +378,21 @@ def test_the_split_counts_people_with_labels_and_keeps_copies_together(root):
     twins = manifest[manifest["twin_of"] != ""]
     assert len(twins) == 1, "the copy without labels repeats the one with labels"
     assert twins["labels"].to_list() == ["{}"]
+
+
+def test_the_example_of_the_page_is_the_one_that_can_be_run():
+    whole = Path(__file__).parents[2]
+    text = (whole / "configs/tasks/organ_masks.yaml").read_text()
+    assert text[text.index("masks:\n") :] in (whole / "docs/labels.md").read_text()
+    rule = read_config(whole / "configs/tasks/organ_masks.yaml", Task).mask_rule()
+    names = {
+        "s1/masks/Liver.nii.gz": 1,
+        "s1/kidney_left.nrrd": 2,
+        "s1/s1_kidney_right.mha": 2,
+        "s1/liver_lesion.nii": 3,
+        "s1/spleen.nii": None,
+    }
+    assert {name: value_of(PurePosixPath(name), rule) for name in names} == names
 
 
 def test_young_settings_leave_what_there_was_before_as_it_was(root):
