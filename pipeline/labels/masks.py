@@ -1,7 +1,7 @@
 """A label volume made of masks, a file for each structure (``case01/segmentations/liver.nii.gz``), in a child process with limits.
 
-Each file is unpacked once, and only one is in memory beside the label volume. A mask lies on the grid of its image and holds 0, and 1 or 255;
-one that holds 0 alone says that its structure is not there.
+Each file is unpacked once, and only one is in memory beside the label volume. A mask lies on the grid of its image and holds 0, and 1 or
+255; one that holds 0 alone says that its structure is not there.
 """
 
 from __future__ import annotations

@@ -90,6 +90,15 @@ def test_pixels_that_are_wrong_cost_a_segmentation_and_not_its_image(root):
     assert reason["reason"] == "Labels of task organs: Structures of different classes overlap."
 
 
+def test_structures_that_overlap_go_to_the_later_class_where_the_task_says_so(root):
+    segmented(person(root, 1), root, "first")
+    where = prepared(root, {**OVERLAP, "overlapping": "last"})
+    (scan,) = store = Store(where.store)
+    last = store.labels(scan, "organs")
+    (scan,) = store = Store(prepared(root, TASK).store)
+    assert np.array_equal(last, store.labels(scan, "organs")), "as if the tumour, 2, were on top"
+
+
 def test_labels_that_are_mended_join_their_image_again(root):
     segmented(person(root, 1), root, "first")
     where = prepared(root, OVERLAP)

@@ -14,10 +14,12 @@ from masks_study import AFFINE, CLASSES, SHAPE, STUDY, TASK, box, person, pictur
 from pipeline.configuration import read_config
 from pipeline.labels.masks import Masks, masks_of, value_of
 from pipeline.labels.rule import rule_of
+from pipeline.labels.sources import content_of_job
 from pipeline.scans.identity import read_crosswalk
 from pipeline.scans.reading import read_scan
 from pipeline.task import Task
 from pipeline.verbs import forget, index, preprocess, split
+from pipeline.volumes.jobs import LabelSource
 from pipeline.volumes.store import Store
 
 
@@ -195,6 +197,13 @@ def test_who_has_shared_voxels_is_said_by_the_task_and_no_other_voxel_changes(ro
     assert np.array_equal(stored(where), canonical(expected))
 
 
+def test_files_of_one_class_may_overlap(root):
+    path = overlapped(root)
+    classes = {"kind": {"segmentation": {"classes": {1: "aorta", 2: "belly"}}}}
+    labels = stored(prepared(root, {**TASK, **classes, "masks": {"aorta": ["aorta"], "belly": ["liver", "spleen"]}}))
+    assert np.array_equal(labels == 2, canonical((nibabel.load(path).get_fdata() > 0) | (box("spleen") > 0)))
+
+
 def test_a_changed_rule_of_overlaps_reads_the_masks_again(root):
     overlapped(root)
     assert stored(prepared(root)) is None
@@ -321,6 +330,7 @@ def test_voxels_beside_their_header_are_part_of_the_labels(root, task):
     affine = AFFINE @ np.diag([-1, -1, 1, 1])
     affine[:3, 3] = AFFINE[:3, :3] @ [SHAPE[0] - 1, SHAPE[1] - 1, 0]
     voxels = header.with_suffix(".raw")
+    shards, digests = set(), set()
     for moved in (0, 1):
         values = canonical(np.roll(box("aorta"), moved, axis=1))
         told, content = mha(affine, SHAPE, "u1", values=values, file=voxels.name, split=True)
@@ -329,12 +339,38 @@ def test_voxels_beside_their_header_are_part_of_the_labels(root, task):
         voxels.write_bytes(content)
         where = prepared(root, task)
         assert np.array_equal(stored(where) == 1, values > 0)
+        shards.add(where.shard("00").read_text())
+        digests.add(content_of_job([], {"organs": LabelSource("metaimage", (str(header),))}))
         assert set(table(where.inventory)["status"]) == {"volume", "companion"}
+    assert len(shards) == len(digests) == 2
     forget.run(where.root, "s01")
     assert read_crosswalk(where).empty
     with pytest.raises(ValueError, match="none of"):
         index.run(where.root)
     assert set(table(where.inventory)["status"]) == {"forgotten"}
+
+
+@pytest.mark.parametrize("form", ["", "sform", "qform"])
+def test_the_form_that_places_masks_is_that_of_the_task(root, form):
+    path = person(root, 1) / "segmentations/liver.nii.gz"
+    twice = nibabel.Nifti1Image(box("liver"), AFFINE)
+    twice.set_sform(AFFINE, 1)
+    twice.set_qform(AFFINE @ np.diag([-1, 1, 1, 1]), 1)
+    nibabel.save(twice, path)
+    where = prepared(root, {**TASK, "placement": form} if form else TASK)
+    code = {"": "ORIENTATION_CONFLICT", "qform": "LABELS_OFF_GRID"}.get(form)
+    assert refused_files(where) == ({"liver": code} if code else {})
+    assert (stored(where) is None) == bool(code)
+
+
+def test_names_of_files_stand_in_the_private_folder_alone(root, capsys):
+    folder = person(root, 1, ["aorta", "spleen"])
+    save(folder / "segmentations/SecretJane_liver.nii.gz", box("liver", 2))
+    where = prepared(root, {**TASK, "masks": {1: ["aorta"], 2: ["*_liver"], 3: ["spleen"]}})
+    assert list(refused_files(where)) == ["SecretJane_liver"]
+    public = b"".join(path.read_bytes() for path in where.root.rglob("*") if path.is_file())
+    assert b"SecretJane" not in public
+    assert "SecretJane" not in "".join(capsys.readouterr())
 
 
 def test_two_tasks_share_the_masks_of_one_folder(root):
@@ -346,6 +382,17 @@ def test_two_tasks_share_the_masks_of_one_folder(root):
     assert store.meta(scan)["label_values"] == {"vessels": [0, 1]}
     assert np.array_equal(store.labels(scan, "vessels"), canonical(box("aorta")))
     assert refused_files(where) == {"spleen": "LABELS_NOT_BINARY"}
+
+
+def test_a_task_that_lacks_a_mask_takes_none_from_another(root):
+    person(root, 1, ["aorta", "liver"])
+    person(root, 2)
+    vessels = {**TASK, "kind": {"segmentation": {"classes": {1: "aorta"}}}}
+    where = planned(root, TASK, {**STUDY, "tasks": ["organs.yaml", "vessels.yaml"]}, {"vessels": vessels})
+    index.run(where.root)
+    assert sorted(table(where.shard("00"))["labels"]) == ['["organs", "vessels"]', '["vessels"]']
+    assert names_of(where, status="quarantined") == ["liver"]
+    assert table(where.quarantine)["code"].to_list() == ["LABELS_ABSENT"] * 2, "the aorta is lost to one task, and told"
 
 
 def test_forgetting_a_subject_takes_every_mask_out(root):
