@@ -15,6 +15,7 @@ from pipeline.folder import StudyFolder
 from pipeline.manifest import read_manifest
 from pipeline.plan import make_plan, plan_json
 from pipeline.verbs import forget, index, preprocess, split, verify
+from pipeline.volumes import jobs
 from pipeline.volumes.store import Store
 
 PEOPLE = [f"Mallory{number}" for number in range(6)]
@@ -91,6 +92,23 @@ def test_an_exam_without_one_of_its_sequences_is_told_and_left_out(study):
     refused = pd.read_csv(where.quarantine, sep="\t")
     assert len(refused) >= 1
     assert refused["remedy"].str.len().min() > 10
+
+
+def test_a_store_of_another_format_is_made_anew_and_one_of_this_format_is_kept(study, monkeypatch, capsys):
+    where, _ = study
+    shard = max(shards(where).items(), key=lambda item: len(item[1]))[0].removesuffix(".tsv")
+    stored = len(pd.read_parquet(where.shard_manifest(shard)))
+    assert stored > 0
+
+    def told():
+        capsys.readouterr()
+        preprocess.run(where.root, shard)
+        return capsys.readouterr().out
+
+    assert f"{stored} stored ({stored} of them before)" in told()
+    monkeypatch.setattr(jobs, "FORMAT", jobs.FORMAT + 1)
+    assert f"{stored} stored (0 of them before)" in told()
+    assert f"{stored} stored ({stored} of them before)" in told()
 
 
 def test_a_new_person_touches_one_shard(study):

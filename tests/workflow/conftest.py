@@ -18,13 +18,14 @@ def run_of(name, start=None, lexicon=None):
     return {"run": name, "recipe": name[0], "seed": 0, "start": start, "lexicon": lexicon, "needs": [start] if start else []}
 
 
-def plan_value(hash_of_c="c1", sizes=(2,), gpus_per_run=1):
+def plan_value(hash_of_c="c1", sizes=(2,), gpus_per_run=1, store_format=1):
     """Restoration r; words w found by r; contrast c that continues r; scratch. ``hash_of_c`` changes when the recipe c is edited."""
     keys = ("sample", "data", "sources", "identity", "channels", "max_refused", "preprocess", "split", "verdict", "tracking")
     built_on = {"scratch": [], "r": ["r-s0-aa"], "w": ["w-s0-bb"], "c": [f"c-s0-{hash_of_c}"]}
     hashes = {"c": hash_of_c}
     return {
         "version": "1",
+        "store_format": store_format,
         "inputs": {},
         "shards": ["00", "01"],
         "study": dict.fromkeys(keys) | {"gpus_per_run": gpus_per_run, "finetune": {"num_labels": list(sizes)}, "initialisations": {}},

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pipeline.files import digest
+from pipeline.verbs import plan as plan_verb
 
 ROOT = Path(__file__).parents[2]
 CANARY = "Mallory-Canary"
@@ -188,6 +189,20 @@ def test_editing_one_recipe_reruns_that_recipe_and_what_depends_on_it_only(study
     assert counts["finetune"] == 1
     assert not {"index", "preprocess", "split", "embed"} & set(counts)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_store_of_another_format_wakes_preprocess(study):
+    path = study / "results" / "tiny" / "plan.json"
+    plan_verb.run(study / "tiny.yaml", data=str(study / "scans"), results=study / "results", refresh=True)
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps({**plan, "store_format": plan["store_format"] - 1}, indent=2, sort_keys=True) + "\n")
+    try:
+        dry = run(study, "--", "--dry-run").stdout
+    finally:
+        path.write_text(json.dumps(plan, indent=2, sort_keys=True) + "\n")
+    counts = dict(re.findall(r"^([a-z]+) +(\d+)$", dry, re.MULTILINE))
+    assert (counts["preprocess"], counts["split"]) == ("2", "1")
+    assert "Params have changed since last execution" in dry
 
 
 def test_a_new_scan_touches_one_shard_and_what_depends_on_it(study):
