@@ -55,14 +55,14 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "plan.json").write_text(json.dumps(plan_value(**changes)))
 
-    def snakemake(self, *arguments, config=()):
+    def snakemake(self, *arguments, config=(), **environment):
         """(exit code, output, calls of the command line in order)."""
         calls = self.root / "calls.txt"
         calls.write_text("")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
         command += ["--workflow-profile", str(ROOT / "workflow" / "profiles" / "default")]
         command += ["--config", "study=tiny.yaml", "bin=bin", "gpus=0", *config, *arguments]
-        home = {**os.environ, "CALLS": str(calls), "HOME": str(self.root), "XDG_CACHE_HOME": str(self.root / "cache")}
+        home = {**os.environ, "CALLS": str(calls), "HOME": str(self.root), "XDG_CACHE_HOME": str(self.root / "cache"), **environment}
         done = subprocess.run(command, cwd=self.root, env=home, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr, calls.read_text().splitlines()
 
