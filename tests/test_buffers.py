@@ -1,6 +1,9 @@
 """Memory that is used again, and never while anybody holds it."""
 
+import ctypes
 import gc
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -46,3 +49,24 @@ def test_memory_that_a_graph_of_gradients_needs_is_not_given_away():
     buffers.take((4,), torch.float32).fill_(9.0)
     product.backward()
     assert weight.grad.tolist() == [2.0] * 4
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc, whose allocator this sets")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="nothing is set where a GPU computes")
+def test_freed_memory_is_kept_and_not_faulted_in_again():
+    program = """
+import resource, torch
+from pipeline.buffers import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.empty(1 << 26, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first = faults()
+keep_freed_memory()
+faults()
+print(first, faults())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    given_back, kept = map(int, found.split())
+    assert kept < given_back / 10

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -43,9 +43,13 @@ class Order:
         return int(known[1][place])
 
 
-def within(centre: np.ndarray, read_vox: Any, shape: Any) -> tuple[int, int, int]:
+def within(centre: Iterable[float], read_vox: Iterable[int], shape: Iterable[int]) -> tuple[int, int, int]:
     """The nearest centre from which a crop lies inside the volume; along an axis that is too short, the volume's own centre."""
-    read, size = np.asarray(read_vox), np.asarray(shape)
-    low, high = read // 2, size - (read - read // 2)
-    inside = np.where(read >= size, size // 2, np.clip(centre, low, np.maximum(low, high)))
-    return tuple(int(n) for n in inside)
+    return tuple(_within(*axis) for axis in zip(centre, read_vox, shape, strict=True))
+
+
+def _within(centre: float, read: int, size: int) -> int:
+    if read >= size:
+        return int(size) // 2
+    low = int(read) // 2
+    return int(min(max(centre, low), int(size) - (int(read) - low)))

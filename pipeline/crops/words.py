@@ -53,6 +53,7 @@ class Words:
         sure = self.instances["confidence"].to_numpy(np.float64) + 1e-6
         self.sure = {word: np.cumsum(sure[numbers]) / sure[numbers].sum() for word, numbers in self.of_word.items()}
         self.of_row = self.instances.groupby("row").indices
+        self.log_scale = np.log(config.scale)
         self.mm = self.instances[["x_mm", "y_mm", "z_mm"]].to_numpy(np.float64)
         columns = [self.instances[name].tolist() for name in ("word_id", "x_mm", "y_mm", "z_mm", "size_mm", "confidence")]
         self.entries: list[Word] = list(zip(*columns, strict=True))
@@ -75,11 +76,11 @@ class Words:
         row = self.rows[number]
         centre, read = self.index_vox[number], self.edges_vox[number]
         if draw[1] >= self.config.exact:
-            low, high = np.log(self.config.scale)
+            low, high = self.log_scale
             centre = centre + (2 * draw[3:] - 1) * self.config.shift * read
             read = read * np.exp(low + draw[2] * (high - low))
-        read_vox = tuple(int(n) for n in np.maximum(1, np.round(read)))
-        centre_vox = within(np.round(centre).astype(int), read_vox, self.shapes[row])
+        read_vox = tuple(max(1, round(n)) for n in read.tolist())
+        centre_vox = within(map(round, centre.tolist()), read_vox, self.shapes[row])
         return Crop(row, centre_vox, read_vox, (self.entries[number], *self._others(row, number, centre_vox, read_vox)))
 
     def _word(self, sample: int) -> int:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from pipeline import __version__
+from pipeline.buffers import keep_freed_memory
 from pipeline.files import digest_of, read_json, write_json
 from pipeline.folder import StudyFolder
 from pipeline.lease import Lease, lease
@@ -116,6 +117,7 @@ def make_loop(
     channels = len(train["window_low"].iloc[0])
     context = Context(len(train), training.batch, training.steps, tuple(crops.size_vox), channels, run.seed, lexicon=lexicon)
     torch.set_num_threads(training.threads)
+    keep_freed_memory()
     learner = Learner(recipe, context, ranks)
     region = learner.region_vox()
     own, _ = share(training.batch, training.micro_batch, ranks.world)

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from pipeline import __version__
+from pipeline.buffers import keep_freed_memory
 from pipeline.files import digest, digest_of, read_json, write_json
 from pipeline.folder import StudyFolder
 from pipeline.lease import lease
@@ -76,6 +77,7 @@ class Finetuning:
 
     def run(self) -> Path:
         torch.set_num_threads(self.settings.threads)
+        keep_freed_memory()
         torch.use_deterministic_algorithms(self.device.type == "cpu")
         record = Record(self.folder / "journal.jsonl", self._identity())
         search = self._search_cells()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.keys import on_host
 from pipeline.shapes import VoxelsBatch
-from pipeline.views._walk import alone
+from pipeline.views._walk import room
 
 
 def axis_matrix(first: Tensor, step: Tensor, blur_vox: Tensor, factor: Tensor, size: int, extent: int) -> Float[Tensor, "B size extent"]:
@@ -31,23 +31,23 @@ def axis_matrix(first: Tensor, step: Tensor, blur_vox: Tensor, factor: Tensor, s
 
 def mixed(voxels: VoxelsBatch, matrices: list[Tensor]) -> VoxelsBatch:
     """(B, C, *extent) -> (B, C, *size) by one matrix (B, size, extent) along each axis."""
-    batch, channels, depth, height, width = voxels.shape
-    first, second, third = matrices
-    if alone(voxels) and channels == 1:
-        made = (first[0] @ voxels.reshape(depth, -1)).reshape(-1, height, width)
-        made = torch.matmul(made.reshape(-1, width), third[0].T).reshape(len(made), height, -1)
-        return torch.matmul(second[0], made)[None, None]
-    made = (first[:, None] @ voxels.flatten(3)).reshape(batch, channels, -1, height, width)
-    made = made @ third.transpose(1, 2)[:, None, None]
-    return second[:, None, None] @ made
+    batch, channels, *extent = voxels.shape
+    made = voxels.reshape(batch, -1, extent[2])
+    # Each product mixes the last axis and puts it first, so that the axes come round without a copy.
+    for matrix, last in zip(reversed(matrices), (extent[1], extent[0], channels), strict=True):
+        out = room(made, batch, matrix.shape[1], made.shape[1])
+        made = torch.bmm(matrix, made.transpose(1, 2), out=out).reshape(batch, -1, last)
+    made = made.reshape(batch, *(matrix.shape[1] for matrix in matrices), channels)
+    return made.permute(0, 4, 1, 2, 3).contiguous()
 
 
 def _kernel(position: Tensor, blur_vox: Tensor, extent: int) -> Tensor:
     """(B, size) positions -> (B, size, extent) weights."""
     distance, sigma = position[:, :, None] - torch.arange(extent, device=position.device), blur_vox[:, None, None]
-    if alone(blur_vox):
-        return _smooth(distance, sigma) if float(blur_vox) > 0 else _linear(distance)
-    return torch.where(sigma > 0, _smooth(distance, sigma), _linear(distance))
+    if not on_host(blur_vox):
+        return torch.where(sigma > 0, _smooth(distance, sigma), _linear(distance))
+    rows, weights = (blur_vox > 0).nonzero()[:, 0], _linear(distance)
+    return weights.index_copy_(0, rows, _smooth(distance[rows], sigma[rows])) if len(rows) else weights
 
 
 def _linear(distance: Tensor) -> Tensor:

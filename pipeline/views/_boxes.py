@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from pipeline.keys import fold, integers, uniform
+from pipeline.keys import fold, integers, on_host, uniform
 from pipeline.shapes import MaskBatch
 from pipeline.views._crop import vector
-from pipeline.views._walk import alone, room
+from pipeline.views._walk import room
 
 BORDER_VOX = 3
 
@@ -35,17 +35,18 @@ def draw_boxes(
 
 
 def boxes_of(low: Tensor, high: Tensor) -> list[Box]:
-    """The bounds (1, n, 3) of one sample on a CPU as numbers, without boxes that are empty."""
-    pairs = zip(low[0].tolist(), high[0].tolist(), strict=True)
+    """The bounds (n, 3) of one sample on a CPU as numbers, without boxes that are empty."""
+    pairs = zip(low.tolist(), high.tolist(), strict=True)
     return [(tuple(a), tuple(b)) for a, b in pairs if all(last > first for first, last in zip(a, b, strict=True))]
 
 
 def box_mask(low: Tensor, high: Tensor, size_vox: tuple[int, int, int]) -> MaskBatch:
     """(B, n, 3) bounds -> (B, D, H, W) bool: voxels in any of the boxes."""
-    if alone(low):
-        mask = room(low, 1, *size_vox, dtype=torch.bool).zero_()
-        for box in boxes_of(low, high):
-            mask[(..., *map(slice, *box))] = True
+    if on_host(low):
+        mask = room(low, len(low), *size_vox, dtype=torch.bool).zero_()
+        for painted, *bounds in zip(mask.numpy(), low, high, strict=True):
+            for box in boxes_of(*bounds):
+                painted[tuple(map(slice, *box))] = True
         return mask
     mask = torch.zeros(len(low), *size_vox, dtype=torch.bool, device=low.device)
     for box in range(low.shape[1]):

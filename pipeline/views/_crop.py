@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from pipeline.keys import on_host
 from pipeline.shapes import AffineBatch, MaskBatch, VoxelsBatch
 from pipeline.step import Region
 from pipeline.views._walk import alone, room, slabs
+
+Bounds = Int64[Tensor, "B 3 2"]  # index ranges: first, last + 1
 
 
 def low_of(region: Region, margin_vox: tuple[int, int, int] = (0, 0, 0)) -> tuple[int, int, int]:
@@ -57,7 +60,7 @@ def crop_valid(region: Region) -> MaskBatch:
     for axis, (low, size) in enumerate(zip(low_of(region), region.size_vox, strict=True)):
         index = torch.arange(low, low + size, device=region.inside.device)
         places.append(along(index[None], axis))
-    return inside_places(region, places)
+    return inside_places(region.inside, places)
 
 
 def vector(values: Sequence[float], like: Tensor) -> Tensor:
@@ -72,13 +75,16 @@ def along(values: Tensor, axis: int) -> Tensor:
     return values.reshape(len(values), *(-1 if a == axis else 1 for a in range(3)))
 
 
-def inside_places(region: Region, places: list[Tensor]) -> MaskBatch:
-    """Where the voxel nearest to a place is one of the volume's: three region indices that broadcast to (B, D, H, W)."""
-    found = []
-    for axis, place in enumerate(places):
-        low, high = region.inside[:, axis, :, None, None, None].unbind(1)
-        found.append((place >= low - 0.5) & (place < high - 0.5))
-    return found[0] & found[1] & found[2]
+def inside_places(inside: Bounds, places: list[Tensor]) -> MaskBatch:
+    """Where the voxel nearest to a place is one of the volume's: three indices that broadcast to (B, D, H, W)."""
+    first, second, third = (within(place, inside[:, axis]) for axis, place in enumerate(places))
+    return first & second & third
+
+
+def within(place: Tensor, bounds: Tensor) -> Tensor:
+    """Whether indices (B, D, H, W) along an axis round to one of the range of each sample (B, 2)."""
+    low, high = bounds[:, :, None, None, None].unbind(1)
+    return (place >= low - 0.5) & (place < high - 0.5)
 
 
 def share(mask: MaskBatch) -> Tensor:

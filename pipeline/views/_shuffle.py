@@ -37,7 +37,7 @@ class Shuffle:
         """Voxels of all channels permuted alike."""
         if alone(voxels) and self.share * boxes.shape[1] <= _FEW:
             return self._few(voxels, order, boxes)
-        return take(voxels.flatten(2), self.source(order, boxes).flatten(1)).reshape(voxels.shape)
+        return take(voxels.flatten(2), self.source(order, boxes))
 
     def tiling(self, order: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For each axis: lengths (B, pieces), and for each voxel of the axis its piece, its index in it, and the piece's first voxel."""

@@ -36,6 +36,8 @@ class BatchedView(View):
             return self.at_once(region, drawn)
         joined: tuple[ViewBatch, ...] = ()
         step = GROUP_VOX // size if size <= SMALL_VOX else 1
+        if 1 < count <= step:
+            return self.at_once(region, drawn)
         for first in range(0, count, step):
             rows = slice(first, min(first + step, count))
             # A small sample that is left over goes with itself: alone it would go the way of a large one.
@@ -53,12 +55,18 @@ def where_chosen(
     """``change(voxels, drawn)`` for the samples that ``chosen`` (B,) bool names, ``voxels`` for the others."""
     if not on_host(voxels):
         return torch.where(chosen[:, None, None, None, None], change(voxels, drawn), voxels)
-    rows = chosen.nonzero()[:, 0]
+    rows, some = rows_of(chosen)
     if len(rows) in (0, len(voxels)):
         return change(voxels, drawn) if len(rows) else voxels
-    some = rows.repeat(2) if len(rows) == 1 else rows  # as above: alone it would go the way of a large one
     changed = change(voxels[some], {name: value[some] for name, value in drawn.items()})
     return copied(voxels).index_copy_(0, rows, changed[: len(rows)])
+
+
+def rows_of(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples that (B,) bool names on a CPU, and the same for use: one out of several is there twice, since alone it would go the way
+    of a large one."""
+    rows = chosen.nonzero()[:, 0]
+    return rows, rows.repeat(2) if len(rows) == 1 else rows
 
 
 def alone(tensor: Tensor) -> bool:
@@ -82,15 +90,24 @@ def slabs(tensor: Tensor, size_vox: Sequence[int]) -> list[slice]:
     return [slice(first, min(first + step, size_vox[0])) for first in range(0, size_vox[0], step)]
 
 
-def take(values: Tensor, index: Tensor) -> Tensor:
-    """(B, C, N) values at (B, M) int32 indices -> (B, C, M)."""
+def taker(values: Tensor, index: Tensor) -> Callable[[int], Tensor]:
+    """values (B, C, N) and int32 indices (B, ...) -> a function: offset -> the values (B, C, ...) at index + offset."""
+    shape = (*values.shape[:2], *index.shape[1:])
     if not on_host(values):
-        return torch.gather(values, 2, index.to(torch.int64)[:, None].expand(-1, values.shape[1], -1))
+        chosen = index.flatten(1).to(torch.int64)[:, None].expand(-1, values.shape[1], -1)
+        return lambda offset: torch.gather(values[:, :, offset:], 2, chosen).reshape(shape)
     # Selecting from a vector is several times faster there than along the last axis of an array.
     batch, channels, length = values.shape
-    first = torch.arange(batch * channels).reshape(batch, channels, 1) * length
-    chosen = index[:, None] if batch * channels == 1 else index[:, None] + first.to(index.dtype)
-    return values.reshape(-1).index_select(0, chosen.reshape(-1)).reshape(batch, channels, -1)
+    chosen = index.flatten(1)[:, None]
+    if batch * channels > 1:
+        chosen = chosen + torch.arange(0, batch * channels * length, length, dtype=index.dtype).reshape(batch, channels, 1)
+    flat, chosen = values.reshape(-1), chosen.reshape(-1)
+    return lambda offset: flat[offset:].index_select(0, chosen).reshape(shape)
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """(B, C, N) values at (B, ...) int32 indices -> (B, C, ...)."""
+    return taker(values, index)(0)
 
 
 def _samples(region: Region, rows: slice | list[int]) -> Region:

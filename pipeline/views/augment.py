@@ -104,7 +104,7 @@ class Augment(BatchedView):
         matrices = [axis_matrix(first[:, a], step[:, a], one["blur"], one["factor"], region.size_vox[a], wide.shape[a + 2]) for a in axes]
         start = first + vector(low, step)
         places = [along(start[:, a, None] + step[:, a, None] * torch.arange(region.size_vox[a], device=wide.device), a) for a in axes]
-        valid = inside_places(region, places)
+        valid = inside_places(region.inside, places)
         return ViewBatch(
             voxels=_intensities(mixed(wide, matrices), one),
             affine=affine_at(region, start.to(torch.float64), step.to(torch.float64)),

@@ -11,13 +11,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pipeline import plugins
-from pipeline.keys import fold, uniform
-from pipeline.matrices import inverted
+from pipeline.keys import fold, on_host, uniform
 from pipeline.shapes import MaskBatch, VoxelsBatch
 from pipeline.step import Context, Region, ViewBatch
 from pipeline.views import _elastic
 from pipeline.views._boxes import Box, box_mask, boxes_of, draw_boxes
-from pipeline.views._crop import along, crop_affine, crop_valid, inside_places, low_of, normalised, share
+from pipeline.views._crop import Bounds, crop_affine, crop_valid, low_of, normalised, share, vector
 from pipeline.views._curves import bend, curves
 from pipeline.views._noise import fill_with_noise, uniform_noise
 from pipeline.views._shuffle import Shuffle
@@ -131,22 +130,25 @@ class Corrupt(BatchedView):
 
     def _deformed(self, region: Region, drawn: Mapping[str, Tensor]) -> tuple[VoxelsBatch, VoxelsBatch, MaskBatch, Tensor | None]:
         """Target, what is corrupted further, valid, warp_mm."""
-        config, chosen, valid = self.config, drawn["elastic"], crop_valid(region)
+        config, chosen = self.config, drawn["elastic"]
         wide = normalised(region, self.margin_vox)
         if config.elastic == 0:
-            return wide, wide, valid, None
+            return wide, wide, crop_valid(region), None
         size = self.context.size_vox
         still = wide[(..., *(slice(m, m + n) for m, n in zip(self.margin_vox, size, strict=True)))]
         if alone(wide) and not bool(chosen):
             crop = copied(still)
-            return crop, crop, valid, room(wide, 1, 3, *size).zero_()
+            return crop, crop, crop_valid(region), room(wide, 1, 3, *size).zero_()
         knots = drawn["knots"] * chosen[:, None, None, None, None]
-        shown, warp_mm = _elastic.deformed(
-            wide, knots, region.affine, size, config.elastic_mean_mm, config.elastic_smooth_mm, self.margin_vox
+        inside = region.inside - vector(low_of(region, self.margin_vox), region.inside)[:, None] if config.elastic_target else None
+        if inside is not None and on_host(inside) and self._hold(inside):
+            inside = None
+        shown, warp_mm, valid = _elastic.deformed(
+            wide, knots, region.affine, size, config.elastic_mean_mm, config.elastic_smooth_mm, self.margin_vox, inside
         )
         if config.elastic_target:
-            return shown, shown, self._valid_after(region, warp_mm, valid), warp_mm
-        return copied(still), shown, valid, warp_mm
+            return shown, shown, valid, warp_mm
+        return copied(still), shown, crop_valid(region), warp_mm
 
     def _painted(self, drawn: Mapping[str, Tensor]) -> MaskBatch:
         """(B, D, H, W) voxels painted over."""
@@ -155,8 +157,12 @@ class Corrupt(BatchedView):
             if bool(outside):
                 return ~box_mask(drawn["kept_low"], drawn["kept_high"], size)
             return box_mask(drawn["over_low"], drawn["over_high"] * inside, size)
-        kept, over = box_mask(drawn["kept_low"], drawn["kept_high"], size), box_mask(drawn["over_low"], drawn["over_high"], size)
-        return (outside[:, None, None, None] & ~kept) | (inside[:, None, None, None] & over)
+        outside, inside = (
+            outside[:, None, None],
+            inside[:, None, None],
+        )  # what a sample does not get has no boxes, which a CPU need not paint
+        kept = box_mask(drawn["kept_low"], drawn["kept_high"] * outside, size)
+        return (outside[..., None] & ~kept) | box_mask(drawn["over_low"], drawn["over_high"] * inside, size)
 
     def _filled(self, voxels: VoxelsBatch, drawn: Mapping[str, Tensor]) -> VoxelsBatch:
         if alone(voxels):
@@ -170,12 +176,12 @@ class Corrupt(BatchedView):
         made = room(voxels, *voxels.shape)
         if bool(drawn["out_painting"]):
             self._fill(made, drawn["fill"], ((0, 0, 0), self.context.size_vox))
-            for low, high in boxes_of(drawn["kept_low"], drawn["kept_high"]):
+            for low, high in boxes_of(drawn["kept_low"][0], drawn["kept_high"][0]):
                 kept = (..., *map(slice, low, high))
                 made[kept] = voxels[kept]
             return made
         made.copy_(voxels)
-        for box in boxes_of(drawn["over_low"], drawn["over_high"]):
+        for box in boxes_of(drawn["over_low"][0], drawn["over_high"][0]):
             self._fill(made, drawn["fill"], box)
         return made
 
@@ -185,19 +191,9 @@ class Corrupt(BatchedView):
         else:
             fill_with_noise(made[0], fill, *box)
 
-    def _valid_after(self, region: Region, warp_mm: Tensor, valid: MaskBatch) -> MaskBatch:
-        """Voxels whose displaced place lies inside the volume."""
-        if alone(valid) and self._surrounded(region):
-            return valid
-        low = low_of(region)
-        shift = torch.einsum("bij,bjdhw->bidhw", inverted(region.affine[:, :3, :3]).to(torch.float32), warp_mm)
-        index = [torch.arange(first, first + size, device=valid.device)[None] for first, size in zip(low, valid.shape[1:], strict=True)]
-        return inside_places(region, [shift[:, axis] + along(index[axis], axis) for axis in range(3)])
-
-    def _surrounded(self, region: Region) -> bool:
-        low = torch.tensor(low_of(region, self.margin_vox))
-        high = low + torch.tensor(self.extent_vox())
-        return bool((region.inside[0, :, 0] <= low).all() and (region.inside[0, :, 1] >= high).all())
+    def _hold(self, inside: Bounds) -> bool:
+        """Whether all that is read of every sample lies inside its volume."""
+        return bool((inside[..., 0] <= 0).all() and (inside[..., 1] >= torch.tensor(self.extent_vox())).all())
 
 
 def _differs(voxels: VoxelsBatch, target: VoxelsBatch) -> MaskBatch:

@@ -8,6 +8,7 @@ that links another one), python-blosc2 reads.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import threading
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
+SMALL_BYTES = 1 << 18  # of an array that is decoded once and kept: its blocks together are hardly more than those of one crop
 _UNREADABLE = "cannot be read ({}); `vesalius verify` lists what is broken"
 
 
@@ -33,6 +35,7 @@ class Bricks:
             raise ValueError(f"{path}: {_UNREADABLE.format('it holds no array')}")
         self.shape, self.dtype = tuple(self._array.shape), np.dtype(self._array.dtype)
         self._lock, self._handle = threading.Lock(), ctypes.c_void_p()
+        self._kept: np.ndarray | None = None
         self._bytes = _mapped(path)
         library = _library()
         if library is not None and library.b2nd_from_cframe(self._bytes.ctypes.data, len(self._bytes), False, ctypes.byref(self._handle)):
@@ -54,15 +57,25 @@ class Bricks:
             out = np.empty(shape, self.dtype)
         assert (out.shape, out.dtype, out.flags.c_contiguous) == (shape, self.dtype, True)
         with self._lock:
-            if not self._handle:
-                out[...] = self._array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-            elif out.size:
-                indices = ctypes.c_int64 * len(shape)
-                given = indices(*low), indices(*high), out.ctypes.data, indices(*shape), out.nbytes
-                code = _library().b2nd_get_slice_cbuffer(self._handle, *given)
-                if code:
-                    raise ValueError(f"{self.path}: {_UNREADABLE.format(f'C-Blosc2 error {code}')}")
+            if math.prod(self.shape) * self.dtype.itemsize > SMALL_BYTES:
+                self._decode(low, high, out)
+                return out
+            if self._kept is None:
+                kept = np.empty(self.shape, self.dtype)
+                self._decode((0,) * len(self.shape), self.shape, kept)
+                self._kept = kept
+        out[...] = self._kept[tuple(map(slice, low, high))]
         return out
+
+    def _decode(self, low: Sequence[int], high: Sequence[int], out: np.ndarray) -> None:
+        if not self._handle:
+            out[...] = self._array[tuple(map(slice, low, high))]
+        elif out.size:
+            indices = ctypes.c_int64 * out.ndim
+            given = indices(*low), indices(*high), out.ctypes.data, indices(*out.shape), out.nbytes
+            code = _library().b2nd_get_slice_cbuffer(self._handle, *given)
+            if code:
+                raise ValueError(f"{self.path}: {_UNREADABLE.format(f'C-Blosc2 error {code}')}")
 
     def whole(self) -> np.ndarray:
         return self.read((0,) * len(self.shape), self.shape)

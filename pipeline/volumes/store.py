@@ -19,7 +19,7 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
-        self._arrays: OrderedDict[Path, Bricks] = OrderedDict()
+        self._arrays: OrderedDict[tuple[str, str], Bricks] = OrderedDict()  # by scan and name
         self._metas: dict[str, dict[str, Any]] = {}
         self._proved: dict[Path, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
@@ -66,10 +66,10 @@ class Store:
         with alone_in(self._meta_path(scan_id).parent):
             self.remove(scan_id)
             try:
-                files = {"": self._write_array(self._path(scan_id, ""), voxels)}
-                files["body"] = self._write_array(self._path(scan_id, "body"), body.astype(np.uint8))
+                files = {"": self._write_array(scan_id, "", voxels)}
+                files["body"] = self._write_array(scan_id, "body", body.astype(np.uint8))
                 if fingerprint is not None:
-                    files["fingerprint"] = self._write_array(self._path(scan_id, "fingerprint"), fingerprint)
+                    files["fingerprint"] = self._write_array(scan_id, "fingerprint", fingerprint)
                 for task, values in sorted((labels or {}).items()):
                     files[f"{task}.labels"] = self._write_labels(scan_id, task, values, voxels.shape)
                 write_json(self._meta_path(scan_id), {**meta, "shape": list(voxels.shape), "files": files})
@@ -94,8 +94,8 @@ class Store:
             path.unlink(missing_ok=True)
         with self._lock:
             self._metas.pop(scan_id, None)
-            for path in [path for path in self._arrays if path.name.startswith(f"{scan_id}.")]:
-                del self._arrays[path]
+            for which in [which for which in self._arrays if which[0] == scan_id]:
+                del self._arrays[which]
 
     def __contains__(self, scan_id: str) -> bool:
         return self._meta_path(scan_id).exists()
@@ -153,13 +153,11 @@ class Store:
 
         Read into ``out`` if that is given. Decoding runs without Python's lock.
         """
-        value = self.meta(scan_id)["window_low"] if fill is None else fill
-        value = np.clip(np.rint(np.atleast_1d(np.asarray(value, dtype=np.float64))), -32768, 32767).astype(np.int16)
-        return _crop(self._open(scan_id, ""), low, size, value[:, None, None, None], out)
+        return _crop(self._open(scan_id, ""), low, size, lambda: self._fill(scan_id, fill), out)
 
     def crop_labels(self, scan_id: str, task: str, low: Sequence[int], size: Sequence[int]) -> np.ndarray:
         """(*size) uint8; what lies outside is 0."""
-        return _crop(self._open(scan_id, f"{task}.labels"), low, size, np.uint8(0))
+        return _crop(self._open(scan_id, f"{task}.labels"), low, size, lambda: np.uint8(0), None)
 
     def missing(self, scan_id: str) -> list[Path]:
         """Files of a scan that are not where its meta says; nothing is read."""
@@ -180,16 +178,23 @@ class Store:
                 problems.append(f"{path}: its bytes are not those that were written")
         return problems
 
+    def _fill(self, scan_id: str, fill: int | Sequence[int] | None) -> np.ndarray:
+        """(C or 1, 1, 1, 1) int16."""
+        value = self.meta(scan_id)["window_low"] if fill is None else fill
+        value = np.clip(np.rint(np.atleast_1d(np.asarray(value, dtype=np.float64))), -32768, 32767).astype(np.int16)
+        return value[:, None, None, None]
+
     def _open(self, scan_id: str, name: str) -> Bricks:
-        path = self._path(scan_id, name)
+        which = scan_id, name
         with self._lock:
-            if path in self._arrays:
-                self._arrays.move_to_end(path)
-                return self._arrays[path]
+            if which in self._arrays:
+                self._arrays.move_to_end(which)
+                return self._arrays[which]
+        path = self._path(scan_id, name)
         self._prove(scan_id, name, path)
         array = Bricks(path)
         with self._lock:
-            self._arrays[path] = array
+            self._arrays[which] = array
             while len(self._arrays) > OPENED:
                 self._arrays.popitem(last=False)
         return array
@@ -213,13 +218,13 @@ class Store:
     def _write_labels(self, scan_id: str, task: str, labels: np.ndarray, shape: Sequence[int]) -> str:
         if not _NAME.fullmatch(task) or labels.dtype != np.uint8 or labels.shape != tuple(shape[1:]):
             raise ValueError(f"{scan_id}: labels of {task!r} must be uint8 of shape {tuple(shape[1:])}, not {labels.dtype} {labels.shape}")
-        return self._write_array(self._path(scan_id, f"{task}.labels"), labels)
+        return self._write_array(scan_id, f"{task}.labels", labels)
 
-    def _write_array(self, path: Path, array: np.ndarray) -> str:
+    def _write_array(self, scan_id: str, name: str, array: np.ndarray) -> str:
         data = packed(array)
-        write_bytes(path, data)
+        write_bytes(self._path(scan_id, name), data)
         with self._lock:
-            self._arrays.pop(path, None)
+            self._arrays.pop((scan_id, name), None)
         return hashlib.sha256(data).hexdigest()
 
     def _meta_path(self, scan_id: str) -> Path:
@@ -231,14 +236,14 @@ class Store:
         return self.root / scan_id[:2] / f"{scan_id}{'.' if name else ''}{name}.b2nd"
 
 
-def _crop(array: Bricks, low: Sequence[int], size: Sequence[int], fill: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def _crop(array: Bricks, low: Sequence[int], size: Sequence[int], fill: Callable[[], np.ndarray], out: np.ndarray | None) -> np.ndarray:
     inner = [(max(0, a), min(n, a + s)) for a, s, n in zip(low, size, array.shape[-3:], strict=True)]
     lead = array.shape[:-3]
     begin, end = ([*first, *(bound[k] for bound in inner)] for k, first in enumerate(((0,) * len(lead), lead)))
     if all((a, b) == (c, c + s) for (a, b), c, s in zip(inner, low, size, strict=True)):
         return array.read(begin, end, out)
     out = np.empty((*lead, *size), dtype=array.dtype) if out is None else out
-    out[...] = fill
+    out[...] = fill()
     if all(b > a for a, b in inner):
         target = tuple(slice(a - c, b - c) for (a, b), c in zip(inner, low, strict=True))
         out[(..., *target)] = array.read(begin, end)

@@ -170,7 +170,7 @@ def test_displacements_have_the_mean_length_and_the_smoothness_that_were_set(axe
     margin = (20, 20, 20 if axes == 3 else 0)
     voxels = torch.zeros(60, 1, *(n + 2 * m for n, m in zip(size, margin, strict=True)))
     knots = _elastic.draw_knots(keys_of(*range(60)), size, axes)
-    _, warp_mm = _elastic.deformed(voxels, knots, affine, size, 2.5, 10.0, margin)
+    _, warp_mm, _ = _elastic.deformed(voxels, knots, affine, size, 2.5, 10.0, margin)
     assert float(warp_mm.norm(dim=1).mean()) == pytest.approx(2.5, rel=0.08)
     corner, middle = warp_mm[:, :, :2, :2, :2].norm(dim=1).mean(), warp_mm[:, :, 11:13, 15:17, 9:11].norm(dim=1).mean()
     assert float(corner / middle) == pytest.approx(1.0, abs=0.25)
@@ -184,7 +184,7 @@ def test_displacements_have_the_mean_length_and_the_smoothness_that_were_set(axe
 def test_displacements_stay_within_the_margin(keys_of):
     affine = torch.eye(4, dtype=torch.float64).expand(8, 4, 4)
     knots = _elastic.draw_knots(keys_of(*range(8)), (16, 16, 16), 3)
-    crops, warp_mm = _elastic.deformed(torch.rand(8, 1, 20, 20, 20), knots, affine, (16, 16, 16), 6.0, 8.0, (2, 2, 2))
+    crops, warp_mm, _ = _elastic.deformed(torch.rand(8, 1, 20, 20, 20), knots, affine, (16, 16, 16), 6.0, 8.0, (2, 2, 2))
     assert float(warp_mm.abs().max()) == 2.0
     assert float(crops.min()) >= 0.0
     assert float(crops.max()) <= 1.0
@@ -193,7 +193,7 @@ def test_displacements_stay_within_the_margin(keys_of):
 def test_a_field_of_zeros_changes_nothing():
     voxels = torch.rand(2, 1, 14, 16, 18)
     affine = torch.eye(4, dtype=torch.float64).expand(2, 4, 4)
-    crops, warp_mm = _elastic.deformed(voxels, torch.zeros(2, 3, 4, 4, 5), affine, (10, 12, 14), 2.0, 8.0, (2, 2, 2))
+    crops, warp_mm, _ = _elastic.deformed(voxels, torch.zeros(2, 3, 4, 4, 5), affine, (10, 12, 14), 2.0, 8.0, (2, 2, 2))
     assert torch.equal(crops, voxels[:, :, 2:-2, 2:-2, 2:-2])
     assert not bool(warp_mm.any())
 

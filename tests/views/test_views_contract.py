@@ -1,5 +1,6 @@
 """What every view promises, whatever its file is called."""
 
+import sys
 from dataclasses import fields
 
 import pytest
@@ -98,7 +99,8 @@ def either_way(request, monkeypatch):
 
 @every_view
 def test_a_sample_is_the_same_alone_and_in_any_batch(either_way, name, values, make_region, make_view, keys_of, sample_of):
-    view, region = make_view(name, **values), make_region()
+    view, region = make_view(name, **values), make_region(inside=(30, 44))
+    region.affine[1] = make_region(oblique=True).affine[1]
     batch = view.apply(region, view.draw(keys_of(5, 6, 7, 8), region))
     third = sample_of(region, 2)
     alone = view.apply(third, view.draw(keys_of(7), third))
@@ -116,11 +118,12 @@ def test_another_key_draws_another_view_where_there_is_anything_to_draw(name, va
 
 @every_view
 def test_one_sample_at_a_time_equals_the_whole_batch_as_on_a_gpu(either_way, name, values, make_region, make_view, keys_of, monkeypatch):
-    view, region = make_view(name, channels=2, **values), make_region(channels=2, oblique=True, inside=(30, 44))
+    view, region = make_view(name, channels=2, **values), make_region(channels=2, inside=(30, 44))
+    region.affine[1:3] = make_region(channels=2, oblique=True).affine[1:3]  # straight scans may go another way than turned ones
     keys = keys_of(*range(10, 14))
     on_a_cpu = view.apply(region, view.draw(keys, region))
-    for place in ("keys", "views._walk", "views._crop", "views._noise", "views._axes"):
-        monkeypatch.setattr(f"pipeline.{place}.on_host", lambda tensor: False)
+    for module in [module for place, module in sys.modules.items() if place.startswith("pipeline.") and hasattr(module, "on_host")]:
+        monkeypatch.setattr(module, "on_host", lambda tensor: False)
     on_a_gpu = view.apply(region, view.draw(keys, region))
     assert_same(on_a_cpu, on_a_gpu, atol=2e-6 if "elastic" not in values else 2e-5)
 

@@ -204,3 +204,18 @@ def test_decoding_leaves_pythons_lock_to_others(write, monkeypatch):
     for _ in range(2):
         kept, left = kept + counted(keeping), left + counted(library)
     assert left > 2 * kept
+
+
+def test_a_small_array_is_decoded_once_and_what_was_read_of_it_is_the_callers_own(write, reader, monkeypatch):
+    small, large = made("int16", (2, 20, 20, 40)), made("int16")
+    counts = Counter()
+    decode = Bricks._decode
+    monkeypatch.setattr(Bricks, "_decode", lambda self, *given: counts.update([self.path.stem]) or decode(self, *given))
+    for name, array in (("small", small), ("large", large)):
+        stored = Bricks(write(array, name))
+        for low in ((0, 1, 2, 3), (1, 8, 0, 9), (0, 1, 2, 3)):
+            high = (low[0] + 1, *(n + 10 for n in low[1:]))
+            read = stored.read(low, high)
+            assert np.array_equal(read, array[tuple(map(slice, low, high))])
+            read[:] = -1
+    assert counts == {"small": 1, "large": 3}
