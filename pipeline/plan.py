@@ -69,6 +69,7 @@ class Plan:
     comparisons: tuple[dict[str, Any], ...]
     inputs: dict[str, str]
     results: str
+    store_format: int = 0  # of volumes/jobs.py; another wakes `preprocess` and renames no run; 0: from before it was told
 
     def run(self, name: str) -> Run:
         return _named(self.runs, "run", name)
@@ -215,11 +216,10 @@ def _plan_transfers(path: Path | str, study: Study, tasks: dict[str, Task], runs
     transfers = []
     for task in tasks.values():
         for name, initialisation in initialisations.items():
-            wanted = [run for run in runs.values() if run.recipe == initialisation.recipe]
-            if initialisation.recipe and not wanted:
-                told = (
-                    f"{initialisation.recipe!r} is not under `recipes`; {meant(initialisation.recipe, {r.recipe for r in runs.values()})}"
-                )
+            recipe = initialisation.recipe
+            wanted = [run for run in runs.values() if run.recipe == recipe]
+            if recipe and not wanted:
+                told = f"{recipe!r} is not under `recipes`; {meant(recipe, {run.recipe for run in runs.values()})}"
                 raise ValueError(f"{path}: initialisations.{name}.recipe: {told}")
             built_on = tuple(run.run for run in wanted)
             settings = [_without_sizes(initialisation.model_dump(mode="json")), _without_sizes(study.finetune.settled()), task.settings()]

@@ -82,6 +82,13 @@ def test_a_changed_description_changes_no_run(folder):
     assert names(make_plan(folder / "tiny.yaml")) == names(before)
 
 
+def test_a_plan_from_before_formats_were_told_is_read(folder):
+    value = plan_json(make_plan(folder / "tiny.yaml"))
+    del value["store_format"]
+    write_json(folder / "out" / "plan.json", value)
+    assert read_plan(folder / "out")[0].store_format == 0
+
+
 def test_the_plan_comes_back_from_its_file(folder):
     plan = make_plan(folder / "tiny.yaml", data="elsewhere")
     write_json(folder / "out" / "plan.json", plan_json(plan))

@@ -27,13 +27,20 @@ def refused_rows(
     by_id, rows = {job.scan_id: job for job in jobs}, []
     for outcome in sorted(outcomes, key=lambda outcome: outcome.scan_id):
         job = by_id.get(outcome.scan_id)
-        own = credit[job.parts[0].scan_id if job else outcome.scan_id]
+        scans = [part.scan_id for part in job.parts] if job else [outcome.scan_id]
         if outcome.code:
-            values = ("", outcome.scan_id, "preprocess", outcome.code, outcome.reason, outcome.remedy, *own, "", "")
-            rows.append(dict(zip(LATE, values, strict=True)))
+            told = (outcome.code, _of_exam(outcome, len(scans)), outcome.remedy)
+            rows += [dict(zip(LATE, ("", scan, "preprocess", *told, *credit[scan], "", ""), strict=True)) for scan in scans]
         elif job:
-            rows += _lost_rows(outcome, job, labels, file_ids, own)
+            rows += _lost_rows(outcome, job, labels, file_ids, credit[scans[0]])
     return rows
+
+
+def _of_exam(outcome: Outcome, num_channels: int) -> str:
+    """The reason; where scans are the channels of one volume, each is told whose it is, since all of them go."""
+    if num_channels == 1:
+        return outcome.reason
+    return f"{f'Channel {outcome.channel}' if outcome.channel else 'The one volume'} of its exam: {outcome.reason}"
 
 
 def _lost_rows(outcome: Outcome, job: Job, labels: Labels, file_ids: Mapping[str, str], credit: tuple[str, str]) -> list[Row]:

@@ -21,10 +21,10 @@ def since_index(
 ) -> Callable[[Outcome, set[str], Store], Outcome]:
     """What replaces an outcome by CHANGED, and takes its volume out of the store, if a file of its scans is not as `index` saw it.
     ``rows`` are a shard's; files by scan id, label files by scan id and task."""
-    seen = {row.scan_id: (row.kind, row.content) for row in rows.itertuples()}
+    seen = {row.scan_id: (row.kind, row.content, row.channel) for row in rows.itertuples()}
 
     def same(scan: str) -> bool:
-        kind, content = seen[scan]
+        kind, content, _ = seen[scan]
         try:
             paths = files.get(scan, ())
             detached = [item for path in paths for item in patiently(detached_of, kind, Path(path))]
@@ -33,9 +33,10 @@ def since_index(
             return False
 
     def check(outcome: Outcome, scans: set[str], store: Store) -> Outcome:
-        if outcome.kept or all(same(scan) for scan in scans):
+        changed = None if outcome.kept else next((scan for scan in sorted(scans) if not same(scan)), None)
+        if changed is None:
             return outcome
         store.remove(outcome.scan_id)
-        return Outcome(outcome.scan_id, Code.CHANGED.value, *REASONS[Code.CHANGED])
+        return Outcome(outcome.scan_id, Code.CHANGED.value, *REASONS[Code.CHANGED], channel=seen[changed][2])
 
     return check

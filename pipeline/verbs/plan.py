@@ -70,9 +70,10 @@ def _planned(study: Path, where: StudyFolder, data: str | None, results: Path) -
 
     from pipeline.files import write_if_changed
     from pipeline.plan import make_plan, plan_json
+    from pipeline.volumes.jobs import FORMAT
 
     plan = make_plan(study, data, str(results))
-    plan = replace(plan, inputs={**plan.inputs, CODE: _code_digest()})
+    plan = replace(plan, inputs={**plan.inputs, CODE: _code_digest()}, store_format=FORMAT)
     value = plan_json(plan)
     _source_folders(value, study)
     write_if_changed(where.plan, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")

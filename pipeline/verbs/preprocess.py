@@ -3,9 +3,10 @@
 Reads shards/SHARD.tsv, the private crosswalk and the scans themselves. Writes the store, shards/SHARD.parquet (manifest rows before the
 split: no cluster_id, split, twin_of), shards/SHARD.twins.parquet (scan_id, fingerprint) and shards/SHARD.refused.tsv (columns of
 quarantine.tsv: file_id, scan_id, stage, code, reason, remedy, origin, licence; of labels also their task, and what their file counts as
-from now on). Where labels are wrong, their image is stored without them. A scan whose source and settings are unchanged is not read again,
-unless its labels were refused, so a call that was interrupted continues; scans that left the study leave the store, and one whose files
-are not those that `index` saw is refused as CHANGED.
+from now on). Where scans of an exam are channels of one volume, all of them are refused with it, and the reason names the channel that is
+wrong. Where labels are wrong, their image is stored without them. A scan whose source and settings are unchanged is not read again, unless
+its labels were refused, so a call that was interrupted continues; scans that left the study leave the store, and one whose files are not
+those that `index` saw is refused as CHANGED.
 
 \b
 Examples:

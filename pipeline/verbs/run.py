@@ -1,6 +1,7 @@
 """Run a study from its scans to its report; killed or stopped at any moment, the same command continues.
 
-Plans the study, ends what a killed run of it left behind, and calls Snakemake. At the end it prints the seconds of each stage, the
+Plans the study, ends what a killed run of it left behind, and calls Snakemake. Of it are shown a line where a job begins and ends, and the
+end of the log of a job that failed; all that it says is in its own log, whose path is told. At the end come the seconds of each stage, the
 verdict, the report's path and the command that opens the dashboard. Arguments after -- go to Snakemake.
 
 \b
@@ -30,6 +31,8 @@ import typer
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "VESALIUS_RUN"
 PATIENCE_S = 60
+LOGGER = ROOT / "workflow" / "logger"  # holds what shows Snakemake's jobs, a line each
+LOOKS = {"-n", "--dry-run", "--dryrun", "--lint"}  # with these, what Snakemake says is what was asked for
 
 
 def run(
@@ -52,13 +55,16 @@ def run(
     _must([sys.executable, "-m", "pipeline", "plan", str(study), "--results", str(results), "--refresh", *chosen])
     settings = [f"study={study}", f"results={results}", *([f"data={data}"] if data is not None else [])]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(profile)]
-    command += ["--cores", cores, "--nolock", "--rerun-incomplete", "--config", *settings, *(extra or [])]
+    looks = bool(LOOKS & set(extra or []))
+    command += ["--cores", cores, "--nolock", "--rerun-incomplete", *([] if looks else ["--logger", "vesalius"])]
+    command += ["--config", *settings, *(extra or [])]
+    found = os.pathsep.join(filter(None, [str(LOGGER), os.environ.get("PYTHONPATH")]))
     with _owning(where) as token:
-        code = _supervise(command, {**os.environ, TOKEN: token})
+        code = _supervise(command, {**os.environ, TOKEN: token, "PYTHONPATH": found})
     if code:
         typer.echo(f"vesalius: the study is not finished; logs are in {where / 'logs'}, and the same command continues", err=True)
         raise typer.Exit(code)
-    if not {"-n", "--dry-run", "--dryrun", "--lint"} & set(extra or []):
+    if not looks:
         _summary(where, time.monotonic() - begun)
 
 

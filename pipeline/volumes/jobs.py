@@ -21,7 +21,7 @@ from pipeline.volumes.resample import onto
 from pipeline.volumes.store import Store
 from pipeline.volumes.volume import Volume
 
-FORMAT = 4  # of the store: raise it when the same settings give other bytes
+FORMAT = 4  # of the store: raise it when the same settings give other bytes; by plan.json the rule `preprocess` hears of it
 KNOWN = ("CT", "MR", "PT")
 TOO_LARGE = (
     "TOO_LARGE",
@@ -32,11 +32,12 @@ Reader = Callable[..., Volume]
 
 
 class RefusedVolumeError(ValueError):
-    """A volume that cannot be used, with a reason code and a remedy; ``paths`` of the files at fault, if those are not all."""
+    """A volume that cannot be used, with a reason code and a remedy; ``paths`` of the files at fault, if those are not all; of several
+    channels, the ``channel`` that it would have been."""
 
     def __init__(self, code: str, reason: str, remedy: str, paths: tuple[str, ...] = ()) -> None:
         super().__init__(code, reason, remedy, paths)
-        self.code, self.reason, self.remedy, self.paths = code, reason, remedy, paths
+        self.code, self.reason, self.remedy, self.paths, self.channel = code, reason, remedy, paths, ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: stored if it has no code, without the labels that were ``lost``."""
+    """What became of a job: stored if it has no code, without the labels that were ``lost``. ``channel``: of its exam, the one
+    that it was refused for, if it is known."""
 
     scan_id: str
     code: str = ""
@@ -97,6 +99,7 @@ class Outcome:
     remedy: str = ""
     kept: bool = False
     lost: tuple[LostLabels, ...] = ()
+    channel: str = ""
 
 
 def process(job: Job, read: Reader, memory_mb: int | None = None) -> Outcome:
@@ -120,10 +123,12 @@ def _made(job: Job, read: Reader, store: Store) -> Outcome:
         done = prepare(volume, modalities, labels, values=values, **job.settings)
     except RefusedVolumeError as error:
         store.remove(job.scan_id)
-        return Outcome(job.scan_id, error.code, error.reason, error.remedy)
+        return Outcome(job.scan_id, error.code, error.reason, error.remedy, channel=error.channel)
     except LowInformationError as error:
         store.remove(job.scan_id)
-        return Outcome(job.scan_id, "LOW_INFORMATION", str(error), "nothing to do, if it is a scout, a mask or a test file")
+        channel = "" if error.channel is None or len(job.parts) == 1 else job.parts[error.channel].channel
+        remedy = "nothing to do, if it is a scout, a mask or a test file"
+        return Outcome(job.scan_id, "LOW_INFORMATION", str(error), remedy, channel=channel)
     meta = {**job.identity, "channels": [part.channel for part in job.parts], "content": job.content_digest, **done.meta}
     store.write(job.scan_id, done.voxels, done.body, meta, done.labels, done.fingerprint.packed())
     return Outcome(job.scan_id, lost=(*lost, *done.lost))
@@ -153,7 +158,7 @@ def is_done(job: Job, store: Store) -> bool:
 
 def read_parts(parts: tuple[Part, ...], read: Reader) -> tuple[Volume, tuple[str, ...]]:
     """One volume of all parts, on the canonical grid of the first; what others don't cover is their 0.5th percentile."""
-    volumes = [read(part.kind, part.paths).canonical() for part in parts]
+    volumes = [_read_part(part, read) for part in parts]
     modalities = tuple(
         part.modality if part.modality in KNOWN else guess_modality(v.voxels) for part, v in zip(parts, volumes, strict=True)
     )
@@ -162,6 +167,14 @@ def read_parts(parts: tuple[Part, ...], read: Reader) -> tuple[Volume, tuple[str
     grid = volumes[0].grid
     laid = [onto(volume, grid, float(np.percentile(volume.voxels, 0.5))).voxels[:1] for volume in volumes]
     return Volume(np.concatenate([channel.astype(np.float32) for channel in laid]), grid), modalities
+
+
+def _read_part(part: Part, read: Reader) -> Volume:
+    try:
+        return read(part.kind, part.paths).canonical()
+    except RefusedVolumeError as error:
+        error.channel = part.channel
+        raise
 
 
 def process_all(jobs: list[Job], read: Reader, workers: int = 1, memory_mb: int | None = None) -> Iterator[Outcome]:

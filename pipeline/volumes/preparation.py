@@ -25,7 +25,9 @@ MARGIN_VOX = 2
 
 
 class LowInformationError(ValueError):
-    """A volume in which there is nothing to learn."""
+    """A volume in which there is nothing to learn; ``channel`` is the number of the one that has nothing, if the others may have."""
+
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,12 @@ def check_information(volume: Volume) -> None:
         raise LowInformationError(
             f"has {' x '.join(map(str, volume.grid.shape))} voxels; at least {MIN_SLICES} slices and {MIN_VOXELS} are needed"
         )
-    for channel in volume.voxels:
-        _check_values(channel)
+    for number, channel in enumerate(volume.voxels):
+        try:
+            _check_values(channel)
+        except LowInformationError as error:
+            error.channel = number
+            raise
 
 
 def _check_values(channel: np.ndarray) -> None:

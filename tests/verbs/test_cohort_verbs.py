@@ -1,6 +1,7 @@
 """From scans to the manifest by the verbs themselves: two sequences enter as channels, a subject can be forgotten, damage is found."""
 
 import json
+import os
 
 import nibabel
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.folder import StudyFolder
 from pipeline.manifest import read_manifest
 from pipeline.plan import make_plan, plan_json
 from pipeline.verbs import forget, index, preprocess, split, verify
+from pipeline.volumes import jobs
 from pipeline.volumes.store import Store
 
 PEOPLE = [f"Mallory{number}" for number in range(6)]
@@ -83,14 +85,78 @@ def test_two_sequences_of_an_exam_are_channels_of_one_volume(study):
         assert store.labels(row["scan_id"], "blob").shape == SHAPE
 
 
-def test_an_exam_without_one_of_its_sequences_is_told_and_left_out(study):
+def missing(path, monkeypatch):
+    path.unlink()
+
+
+def no_numbers(path, monkeypatch):
+    save(path, np.full(SHAPE, np.nan, np.float32))
+
+
+def far_away(path, monkeypatch):
+    image = nibabel.load(path)
+    place = image.affine.copy()
+    place[0, 3] += 1000.0
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), place), path)
+
+
+def touched(path, monkeypatch):
+    """Before `index`, so that it is read again, and between `index` and `preprocess`."""
+    os.utime(path, (2, 2))
+    monkeypatch.setattr(index, "run", lambda root, run=index.run: (run(root), os.utime(path, (1, 1))))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "reason", "num_scans"),
+    [
+        (missing, "MISSING_CHANNEL", "The exam has no scan of the channel FLAIR.", 1),
+        (no_numbers, "NOT_FINITE", "Channel FLAIR of its exam: Some voxels are no numbers, or too large.", 2),
+        (far_away, "LOW_INFORMATION", "Channel FLAIR of its exam: has only 1 different values", 2),
+        (touched, "CHANGED", "Channel FLAIR of its exam: The file changed", 2),
+    ],
+)
+def test_an_exam_that_is_refused_is_told_of_every_scan_of_it_until_it_is_mended(study, monkeypatch, spoil, code, reason, num_scans):
     where, data = study
-    (data / "images" / "Mallory2_FLAIR.nii.gz").unlink()
-    prepare(where)
-    assert len(read_manifest(where.manifest)) == len(PEOPLE) - 1
-    refused = pd.read_csv(where.quarantine, sep="\t")
-    assert len(refused) >= 1
+    path = data / "images" / "Mallory2_FLAIR.nii.gz"
+    whole = path.read_bytes()
+
+    def account():
+        """(manifest, rows of the inventory by status, quarantine)."""
+        files, refused = (pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False) for table in (where.inventory, where.quarantine))
+        return read_manifest(where.manifest), dict(iter(files.groupby("status"))), refused
+
+    with monkeypatch.context() as patch:
+        spoil(path, patch)
+        prepare(where)
+    rows, files, refused = account()
+    assert len(rows) == len(PEOPLE) - 1
+    assert set(files["quarantined"]["scan_id"]) == set(refused["scan_id"])
+    assert files["quarantined"]["code"].to_list() == refused["code"].to_list() == [code] * num_scans
+    assert len(files["volume"]) == 2 * (len(PEOPLE) - 1)
+    assert refused["reason"].str.startswith(reason).all()
+    assert set(refused["stage"]) == {"preprocess"}
     assert refused["remedy"].str.len().min() > 10
+    path.write_bytes(whole)
+    prepare(where)
+    rows, files, refused = account()
+    assert (len(rows), len(files["volume"]), "quarantined" in files, len(refused)) == (len(PEOPLE), 2 * len(PEOPLE), False, 0)
+
+
+def test_a_store_of_another_format_is_made_anew_and_one_of_this_format_is_kept(study, monkeypatch, capsys):
+    where, _ = study
+    shard = max(shards(where).items(), key=lambda item: len(item[1]))[0].removesuffix(".tsv")
+    stored = len(pd.read_parquet(where.shard_manifest(shard)))
+    assert stored > 0
+
+    def told():
+        capsys.readouterr()
+        preprocess.run(where.root, shard)
+        return capsys.readouterr().out
+
+    assert f"{stored} stored ({stored} of them before)" in told()
+    monkeypatch.setattr(jobs, "FORMAT", jobs.FORMAT + 1)
+    assert f"{stored} stored (0 of them before)" in told()
+    assert f"{stored} stored ({stored} of them before)" in told()
 
 
 def test_a_new_person_touches_one_shard(study):

@@ -18,13 +18,14 @@ def run_of(name, start=None, lexicon=None):
     return {"run": name, "recipe": name[0], "seed": 0, "start": start, "lexicon": lexicon, "needs": [start] if start else []}
 
 
-def plan_value(hash_of_c="c1", sizes=(2,), gpus_per_run=1):
+def plan_value(hash_of_c="c1", sizes=(2,), gpus_per_run=1, store_format=1):
     """Restoration r; words w found by r; contrast c that continues r; scratch. ``hash_of_c`` changes when the recipe c is edited."""
     keys = ("sample", "data", "sources", "identity", "channels", "max_refused", "preprocess", "split", "verdict", "tracking")
     built_on = {"scratch": [], "r": ["r-s0-aa"], "w": ["w-s0-bb"], "c": [f"c-s0-{hash_of_c}"]}
     hashes = {"c": hash_of_c}
     return {
         "version": "1",
+        "store_format": store_format,
         "inputs": {},
         "shards": ["00", "01"],
         "study": dict.fromkeys(keys) | {"gpus_per_run": gpus_per_run, "finetune": {"num_labels": list(sizes)}, "initialisations": {}},
@@ -54,14 +55,14 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "plan.json").write_text(json.dumps(plan_value(**changes)))
 
-    def snakemake(self, *arguments, config=()):
+    def snakemake(self, *arguments, config=(), **environment):
         """(exit code, output, calls of the command line in order)."""
         calls = self.root / "calls.txt"
         calls.write_text("")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
         command += ["--workflow-profile", str(ROOT / "workflow" / "profiles" / "default")]
         command += ["--config", "study=tiny.yaml", "bin=bin", "gpus=0", *config, *arguments]
-        home = {**os.environ, "CALLS": str(calls), "HOME": str(self.root), "XDG_CACHE_HOME": str(self.root / "cache")}
+        home = {**os.environ, "CALLS": str(calls), "HOME": str(self.root), "XDG_CACHE_HOME": str(self.root / "cache"), **environment}
         done = subprocess.run(command, cwd=self.root, env=home, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr, calls.read_text().splitlines()
 

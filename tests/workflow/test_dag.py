@@ -76,6 +76,15 @@ def test_another_version_wakes_every_stage(finished):
     assert "params have changed" in output.lower()
 
 
+def test_another_format_of_the_store_wakes_preprocess_and_what_follows_only_if_volumes_changed(finished):
+    finished.plan(store_format=2)
+    code, output, calls = finished.snakemake()
+    assert code == 0, output
+    assert output.count("Params have changed since last execution") == 2, "of both shards, and of nothing else"
+    assert sorted(calls) == ["preprocess 00 --memory-mb 6000", "preprocess 01 --memory-mb 6000", "split"]
+    assert finished.snakemake()[2] == []
+
+
 def test_a_dry_run_from_nothing_shows_every_stage(fresh):
     code, output, calls = fresh.snakemake("--dry-run")
     assert (code, calls) == (0, [])

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pipeline.files import digest
+from pipeline.verbs import plan as plan_verb
 
 ROOT = Path(__file__).parents[2]
 CANARY = "Mallory-Canary"
@@ -85,7 +86,8 @@ def study(tmp_path_factory):
     (folder / "scans" / "images" / f"{CANARY}-broken.nii.gz").write_bytes(b"\x1f\x8b\x08" + bytes(40))
     for name, value in {"restoration": RECIPE, "transvw": TRANSVW, "blobs": TASK, "tiny": STUDY}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(value))
-    run(folder)
+    found = run(folder)
+    (folder / "said.txt").write_text(found.stdout + found.stderr)
     return folder
 
 
@@ -112,6 +114,20 @@ def test_everything_that_was_promised_is_there(study):
     assert manifest["split"].value_counts().to_dict() == {"train": 4, "validation": 2, "test": 2}
     inventory = pd.read_csv(results / "inventory.tsv", sep="\t")
     assert inventory["status"].value_counts().to_dict() == {"volume": 8, "companion": 8, "not_image": 1, "quarantined": 1}
+
+
+def test_a_run_says_a_line_where_a_job_begins_and_ends_and_what_came_of_it(study):
+    said = (study / "said.txt").read_text()
+    begun = re.findall(r"^run: (\w+).* begins$", said, re.MULTILINE)
+    done = re.findall(r"^run: (\w+).* is done, \d+ s; \d+ of \d+ jobs$", said, re.MULTILINE)
+    once = ["sample", "index", "split", "embed", "discover", "lexicon", "verdict", "report", "mirror"]
+    assert sorted(begun) == sorted(done) == sorted([*once, *["preprocess"] * 2, *["pretrain"] * 2, *["finetune"] * 3])
+    assert re.search(r"^run: everything is done; (\d+) of \1 jobs$", said, re.MULTILINE)
+    (log,) = re.findall(r"^Complete log\(s\): (\S+)$", said, re.MULTILINE)
+    assert "reason: Missing output files" in Path(log).read_text()
+    assert not [words for words in ("reason:", "jobid", "Select jobs", "Building DAG") if words in said]
+    for words in ("Stages", "Verdict: test Dice", "report:     ", "dashboard:  MLFLOW_SERVER"):
+        assert words in said
 
 
 def test_the_verdict_has_its_columns_and_says_what_it_compares(study):
@@ -190,6 +206,20 @@ def test_editing_one_recipe_reruns_that_recipe_and_what_depends_on_it_only(study
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_store_of_another_format_wakes_preprocess(study):
+    path = study / "results" / "tiny" / "plan.json"
+    plan_verb.run(study / "tiny.yaml", data=str(study / "scans"), results=study / "results", refresh=True)
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps({**plan, "store_format": plan["store_format"] - 1}, indent=2, sort_keys=True) + "\n")
+    try:
+        dry = run(study, "--", "--dry-run").stdout
+    finally:
+        path.write_text(json.dumps(plan, indent=2, sort_keys=True) + "\n")
+    counts = dict(re.findall(r"^([a-z]+) +(\d+)$", dry, re.MULTILINE))
+    assert (counts["preprocess"], counts["split"]) == ("2", "1")
+    assert "Params have changed since last execution" in dry
+
+
 def test_a_new_scan_touches_one_shard_and_what_depends_on_it(study):
     before = digests(study)
     write_subject(study / "scans", 50)
@@ -201,7 +231,8 @@ def test_a_new_scan_touches_one_shard_and_what_depends_on_it(study):
             (study / "scans" / name / f"{CANARY}50.nii.gz").unlink()
     again = run(study)
     assert digests(study) == before
-    assert not re.search(r"^(preprocess|pretrain|finetune) +\d", again.stdout, re.MULTILINE), "the scan that went again changed nothing"
+    said = again.stdout + again.stderr
+    assert not re.search(r"^run: (preprocess|pretrain|finetune) .*begins", said, re.MULTILINE), "the scan that went again changed nothing"
 
 
 def test_killed_in_the_middle_it_ends_with_the_same_digests(study):
@@ -243,7 +274,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_digests(study):
     ("change", "words"),
     [
         ({"splitt": 1}, "splitt"),
-        ({"split": {"test": 7, "validation": 2}}, "split"),
+        ({"split": {"test": 7, "validation": 2}}, "run: split FAILED after"),
         ({"sources": [{"path": "{data}/nowhere"}]}, "nowhere"),
     ],
 )

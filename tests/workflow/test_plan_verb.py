@@ -7,6 +7,7 @@ import pytest
 import pipeline.plan
 from pipeline.files import read_json
 from pipeline.verbs import plan as verb
+from pipeline.volumes import jobs
 
 
 @pytest.fixture
@@ -57,6 +58,14 @@ def test_other_data_or_other_code_is_another_plan(place, monkeypatch):
     assert plan()["study"]["sources"][0]["path"] == "scans"
     monkeypatch.setattr(verb, "_code_digest", lambda: "changed")
     assert plan()["inputs"][verb.CODE] == "changed"
+
+
+def test_another_format_of_the_store_is_told_and_changes_nothing_else(place, monkeypatch):
+    before = plan()
+    monkeypatch.setattr(jobs, "FORMAT", jobs.FORMAT + 1)
+    assert plan() == before, "the same code has the same format"
+    assert plan(refresh=False) == {**before, "store_format": before["store_format"] + 1}
+    assert before["store_format"] + 1 == jobs.FORMAT
 
 
 def test_a_broken_plan_is_made_again(place):

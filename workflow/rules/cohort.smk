@@ -41,6 +41,7 @@ rule preprocess:
     params:
         folder=lambda wildcards: FOLDER,
         version=VERSION,
+        store_format=PLAN["store_format"],
         settings=json.dumps([PLAN["study"]["preprocess"], PLAN["study"]["channels"], PLAN["tasks"]], sort_keys=True),
     log:
         f"{FOLDER}/logs/preprocess/{{shard}}.log",
