@@ -1,6 +1,7 @@
 """A store under attack: full and failing disks, kills, two writers, flipped bits, wrong clocks, too little memory."""
 
 import errno
+import mmap
 import multiprocessing
 import os
 import pathlib
@@ -271,7 +272,7 @@ def test_a_scan_too_large_for_a_worker_is_refused_and_the_others_go_on(indexed, 
         volume = real(kind, paths, *labels, memory_mb=memory_mb)
         if not large or large == [paths]:
             large[:] = [paths]
-            np.ones(300 << 20, np.uint8)  # what preparing a large scan would take
+            mmap.mmap(-1, 300 << 20)  # what preparing a large scan would take; an array might find memory that is already the process's
         return volume
 
     monkeypatch.setattr(sources, "read_source", read)
@@ -288,7 +289,5 @@ def test_the_cap_is_lifted_afterwards_and_says_memory_error():
     with pytest.raises(MemoryError), at_most(100):
         np.ones(500 << 20, np.uint8)
     with pytest.raises(MemoryError), at_most(100):
-        import mmap
-
         mmap.mmap(-1, 500 << 20)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
