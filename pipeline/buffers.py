@@ -57,3 +57,10 @@ def keep_freed_memory() -> None:
         mallopt(_MMAP_THRESHOLD, bytes_kept)
     mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_TOP_PAD, 1 << 26)
+
+
+def give_back_freed_memory() -> None:
+    """What is freed and kept goes back to the system, so that the memory of what comes next can be measured."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

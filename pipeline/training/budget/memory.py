@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from pipeline.buffers import give_back_freed_memory
+
 SHARE = 0.9  # of what is free that a run may take
 
 
@@ -83,6 +85,7 @@ def best_size(sizes: list[int], one: float, slope: float, limit: float) -> int:
 
 def peak_of(act: Callable[[], object]) -> int:
     """Largest resident memory of this process during a call, in bytes; since its start where the system does not let it be reset."""
+    give_back_freed_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     act()
