@@ -155,10 +155,15 @@ def test_a_rank_that_hangs_is_named_by_the_others_and_the_run_resumes(stored, re
     resumes(2)
 
 
-def test_a_dead_rank_ends_the_others_soon(stored, resumes, tmp_path):
+@pytest.mark.parametrize(("act", "code"), [("raise", 1), ("kill", -signal.SIGKILL)])
+def test_a_dead_rank_ends_the_others_soon_and_is_named(stored, resumes, tmp_path, act, code):
     begun = time.monotonic()
-    assert toy.train(stored, tmp_path, 2, [Fault("raise", "step", 12, 1)]) == [1, 1]
+    assert toy.train(stored, tmp_path, 2, [Fault(act, "step", 12, 1)]) == [1, code]
     assert time.monotonic() - begun < SOON_S
+    assert re.search(
+        r"rank 0 lost another rank in step 12\. Rank 1 \(process \d+ on .*\) is gone or out of reach; it last said: \w+, step \d+",
+        toy.said(tmp_path),
+    )
     resumes(2)
 
 

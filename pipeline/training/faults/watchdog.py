@@ -16,11 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+import torch
+
 from pipeline.files import read_json, write_json
 from pipeline.training.distributed.ranks import Ranks
 from pipeline.training.signals import Stopped
 
 WAITING = ("torch/distributed", "distributed/ranks.py", "distributed/reducer.py", "torch/autograd")
+LOST = "ended, since it lost another rank"
 HUNG = 70  # exit code: an internal failure (EX_SOFTWARE), so no "resume me" that a hanging disk would repeat for ever
 
 
@@ -51,6 +54,8 @@ class Watchdog:
             self._card(self.ranks.rank).unlink(missing_ok=True)
             with suppress(OSError):  # not there, or others' cards still in it
                 self.folder.rmdir()
+        elif self.ranks.world > 1 and _says_lost(error):
+            raise ValueError(self._lost()) from error
 
     def _watch(self) -> None:
         every = self._every()
@@ -99,6 +104,23 @@ class Watchdog:
         found += [f"Rank {rank} has never said anything. " for rank in range(self.ranks.world) if rank not in first]
         return "".join(found) or "No rank says that it hangs: look at the network. "
 
+    def _lost(self) -> str:
+        """Of a collective that failed: the ranks whose processes are gone from this host, or else those that fall silent."""
+        step, self.what = self.step, LOST
+        self._say_alive(0.0)
+        first, last, gone = self._cards(), time.monotonic() + 2.5 * self._every(), {}
+        while not gone and time.monotonic() < last:
+            time.sleep(0.1)
+            gone = {rank: card for rank, card in self._cards().items() if _is_gone(card)}
+        gone = gone or {rank: card for rank, card in self._cards().items() if card["beat"] == first[rank]["beat"] and card["what"] != LOST}
+        who = "".join(
+            f"Rank {rank} (process {card['process']} on {card['host']}) is gone or out of reach; it last said: {card['what']}, step "
+            f"{card['step']}. Look at its messages. "
+            for rank, card in gone.items()
+        )
+        who = who or "Every rank says that it lost another: look at the network. "
+        return f"rank {self.ranks.rank} lost another rank in step {step}. {who}Call again: the run continues from its last checkpoint."
+
     def _card(self, rank: int) -> Path:
         return self.folder / f"rank_{rank}.json"
 
@@ -111,6 +133,23 @@ class Watchdog:
             with suppress(OSError, ValueError):
                 cards[rank] = read_json(self._card(rank))
         return cards
+
+
+def _says_lost(error: BaseException) -> bool:
+    """Whether a collective failed since another rank does not answer: gloo has no type of error for that."""
+    return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in "".join(str(error).split()))
+
+
+def _is_gone(card: dict) -> bool:
+    """Whether the process of a rank on this host has ended."""
+    import psutil
+
+    if card["host"] != socket.gethostname():
+        return False
+    try:
+        return psutil.Process(card["process"]).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _place() -> str:
