@@ -56,22 +56,22 @@ def deformed(
     columns = affine[:, :3, :3].to(torch.float32)
     spacing, axes = columns.norm(dim=1), knots.shape[1]
     knots_vox = knots * (mean_mm / _MEAN_LENGTH[axes] / spacing[:, :axes, None, None, None])
-    task = _Task(voxels, knots_vox, columns, spacing, inside, size_vox, smooth_mm, margin_vox)
+    deformation = _Deformation(voxels, knots_vox, columns, spacing, inside, size_vox, smooth_mm, margin_vox)
     if not on_host(voxels) or axes != 2:
-        return task.anywhere()
-    straight = task.straight()
+        return deformation.anywhere()
+    straight = deformation.straight()
     if straight.all():
-        return task.in_planes()
-    made = task.room()
-    for chosen, sample in ((straight, _Task.in_planes), (~straight, _Task.anywhere)):
+        return deformation.in_planes()
+    made = deformation.room()
+    for chosen, sample in ((straight, _Deformation.in_planes), (~straight, _Deformation.anywhere)):
         rows, some = rows_of(chosen)
-        for whole, part in zip(made, sample(task.of(some)) if len(rows) else (), strict=False):
+        for whole, part in zip(made, sample(deformation.of(some)) if len(rows) else (), strict=False):
             whole[rows] = part[: len(rows)]
     return made
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Deformation:
     """Voxels (B, C, D, H, W) with a margin, and what displaces them."""
 
     voxels: VoxelsBatch
@@ -83,7 +83,7 @@ class _Task:
     smooth_mm: float
     margin_vox: tuple[int, int, int]
 
-    def of(self, rows: Tensor) -> _Task:
+    def of(self, rows: Tensor) -> _Deformation:
         """The same of some samples."""
         tensors = {name: getattr(self, name)[rows] for name in ("voxels", "knots_vox", "columns", "spacing")}
         return replace(self, **tensors, inside=None if self.inside is None else self.inside[rows])

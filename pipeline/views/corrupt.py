@@ -157,10 +157,8 @@ class Corrupt(BatchedView):
             if bool(outside):
                 return ~box_mask(drawn["kept_low"], drawn["kept_high"], size)
             return box_mask(drawn["over_low"], drawn["over_high"] * inside, size)
-        outside, inside = (
-            outside[:, None, None],
-            inside[:, None, None],
-        )  # what a sample does not get has no boxes, which a CPU need not paint
+        # What a sample does not get has no boxes: a CPU need not paint them.
+        outside, inside = outside[:, None, None], inside[:, None, None]
         kept = box_mask(drawn["kept_low"], drawn["kept_high"] * outside, size)
         return (outside[..., None] & ~kept) | box_mask(drawn["over_low"], drawn["over_high"] * inside, size)
 
