@@ -27,14 +27,31 @@ class Stop:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+_EARLY = Stop()
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """SIGTERM, SIGUSR1 and SIGUSR2 in the block are noted for the training in it that is about to begin: imports, and ranks that meet, take
+    seconds in which a signal would end the process with another code than "resume me". Ctrl-C ends at once what has nothing to save yet."""
+    old = {number: signal.signal(number, _EARLY.note) for number in WATCHED if number != signal.SIGINT}
+    try:
+        yield
+    finally:
+        _EARLY.code = 0
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
 class Stopped(SystemExit):
     """Raised when all is saved; its code is the process's exit code."""
 
 
 @contextmanager
 def watching() -> Iterator[Stop]:
-    """Signals inside the block are noted; the old handlers return afterwards."""
+    """Signals inside the block are noted, and those of ``listening`` before it; the old handlers return afterwards."""
     stop = Stop()
+    stop.code, _EARLY.code = _EARLY.code, 0
     old = {number: signal.signal(number, stop.note) for number in WATCHED}
     try:
         yield stop

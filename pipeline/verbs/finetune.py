@@ -25,7 +25,10 @@ def run(
     name: Annotated[str, typer.Argument(metavar="TRANSFER", help="A transfer of plan.json.")],
 ) -> None:
     from pipeline.plan import read_plan
-    from pipeline.transfer.finetune import finetune
+    from pipeline.training.signals import listening
 
     plan, where = read_plan(folder)
-    typer.echo(f"{name}: done; {finetune(plan, where, plan.transfer(name))}")
+    with listening():
+        from pipeline.transfer.finetune import finetune
+
+        typer.echo(f"{name}: done; {finetune(plan, where, plan.transfer(name))}")

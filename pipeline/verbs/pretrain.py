@@ -33,6 +33,7 @@ def run(
     ranks: Annotated[int, typer.Option(min=1, help="Processes that train together on this machine, one a GPU.")] = 1,
 ) -> None:
     from pipeline.plan import read_plan
+    from pipeline.training.signals import listening
 
     plan, where = read_plan(folder)
     if ranks > 1:  # before PyTorch is imported, which this process does not need
@@ -40,11 +41,12 @@ def run(
 
         command = [sys.executable, "-m", "pipeline", "pretrain", str(folder), plan.run(name).run]
         raise typer.Exit(train_together(command, ranks))
-    from pipeline.training.distributed.launch import launched
-    from pipeline.training.pretraining import pretrain
-    from pipeline.transfer.probe import probe_of
+    with listening():
+        from pipeline.training.distributed.launch import launched
+        from pipeline.training.pretraining import pretrain
+        from pipeline.transfer.probe import probe_of
 
-    metrics = pretrain(plan, where, plan.run(name), lambda: probe_of(plan, where, name))
+        metrics = pretrain(plan, where, plan.run(name), lambda: probe_of(plan, where, name))
     if (place := launched()) is not None and place.rank > 0:
         return
     words = ", ".join(f"{key} {value:.4g}" for key, value in sorted(metrics.items()) if "/weighted" not in key)

@@ -56,6 +56,7 @@ class SmallSlurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.requeued: dict[str, float] = {}  # jobs, and since when they wait to begin again
         self.environment = {
             **os.environ,
             "SLURM_CONF": str(folder / "slurm.conf"),
@@ -141,12 +142,13 @@ class SmallSlurm:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def hurry(self) -> None:
-        """Jobs that were requeued begin now, not after Slurm's two minutes."""
-        for job in self.ask("squeue", "-h", "-t", "PENDING", "-o", "%i %r").splitlines():
-            number, _, reason = job.partition(" ")
-            if reason.startswith("BeginTime"):
+        """Requeued jobs begin after ten seconds, not after Slurm's two minutes; at once it would revoke their credentials."""
+        waiting = [line.split()[0] for line in self.ask("squeue", "-h", "-t", "PENDING", "-o", "%i %r").splitlines() if "BeginTime" in line]
+        self.requeued = {job: self.requeued.get(job, time.monotonic()) for job in waiting}
+        for job, since in self.requeued.items():
+            if time.monotonic() > since + 10:
                 with suppress(subprocess.SubprocessError):
-                    self.ask("scontrol", "update", f"JobId={number}", "StartTime=now")
+                    self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
 def free_ports(count: int) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 import toy
 
 from pipeline.training.injection import Fault
-from pipeline.training.signals import Stop, watching
+from pipeline.training.signals import Stop, listening, watching
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,17 @@ def test_ctrl_c_weighs_more_than_what_a_scheduler_sends_and_handlers_return():
         assert stop.code == 130
     assert signal.getsignal(signal.SIGTERM) is before
     assert Stop().code == 0
+
+
+def test_a_signal_before_the_training_is_heard_by_it_and_by_no_later_one():
+    before = signal.getsignal(signal.SIGUSR2)
+    with listening():
+        os.kill(os.getpid(), signal.SIGUSR2)
+        with watching() as stop:
+            assert stop.code == 75
+        with watching() as later:
+            assert later.code == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+    with watching() as stop:
+        assert stop.code == 0
+    assert signal.getsignal(signal.SIGUSR2) is before

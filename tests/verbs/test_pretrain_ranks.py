@@ -54,6 +54,7 @@ def study(tmp_path_factory):
     value = {
         "data": str(root / "data"), "sources": [{"path": "{data}/images", "modality": "MR"}], "shards": 1,
         "split": {"test": 1, "validation": 1}, "recipes": ["mix.yaml"], "preprocess": {"crop_body": False},
+        "identity": {"public_key": "test"},  # else another key, and so another split, each time
     }  # fmt: skip
     (root / "tiny.yaml").write_text(yaml.safe_dump(value))
     where = StudyFolder(root / "results")
@@ -153,3 +154,24 @@ def test_ranks_of_the_verb_that_are_told_to_stop_say_75_and_train_what_one_proce
     alone = load_file(study[0] / "alone" / "runs" / study[1] / "model.safetensors")
     for name, value in load_file(run_folder / "model.safetensors").items():
         torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_signal_while_pytorch_is_imported_means_resume_me_and_loses_nothing(study):
+    folder, run_folder = folder_for(study, "early")
+    started = call("pipeline", "pretrain", folder, study[1])
+    wait_for(lambda: catches(started, signal.SIGUSR2), started)
+    started.send_signal(signal.SIGUSR2)
+    errors = started.communicate(timeout=120)[1]
+    assert started.returncode == 75, errors
+    assert (run_folder / "checkpoints" / "step_00000001").is_dir()
+    again = call("pipeline", "pretrain", folder, study[1])
+    errors = again.communicate(timeout=120)[1]
+    assert again.returncode == 0, errors
+    alone, resumed = (path / "model.safetensors" for path in (study[0] / "alone" / "runs" / study[1], run_folder))
+    assert alone.read_bytes() == resumed.read_bytes()
+
+
+def catches(process, number):
+    """Whether a process has a handler for a signal."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return bool(int(next(line.split()[1] for line in lines if line.startswith("SigCgt:")), 16) >> (number - 1) & 1)
