@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.cohorts._headers import SAMPLE, evenly
 from pipeline.cohorts._suggest import Found, Image
 from pipeline.cohorts._written import schema_line
-from pipeline.labels.masks import INSIDE
+from pipeline.labels.masks import is_one_structure
 from pipeline.progress import Progress
 from pipeline.scans.folders.belonging import Images, structure_of
 from pipeline.scans.quarantine import Refused
@@ -88,7 +88,7 @@ def _look(own: Mapping[str, Path], progress: Progress) -> tuple[set[str], tuple[
         mask = _read(path)
         values = mask.voxels[0]
         inside = values != 0
-        if inside.any() and (values[inside].min() != values[inside].max() or values[inside][0] not in INSIDE):
+        if inside.any() and not is_one_structure(values[inside]):
             odd.add(name)
             continue
         first = first or (mask.grid, np.zeros(mask.grid.shape, np.uint16))

@@ -120,12 +120,17 @@ def _inside(mask: Volume, grid: Grid, name: str) -> tuple[tuple[slice, ...], np.
     box = tuple(slice(low, high) for low, high in zip(*Body.of(inside).box(), strict=True))
     inside = inside[box]
     found = values[box][inside]
-    if found.min() != found.max() or found[0] not in INSIDE:
+    if not is_one_structure(found):
         low, high = f"{found.min():g}", f"{found.max():g}"
         raise RefusedMasks(
             Code.LABELS_NOT_BINARY, f"{name}: holds values from {low} to {high} besides 0, where a mask has only 1, or 255", ()
         )
     return box, inside
+
+
+def is_one_structure(found: np.ndarray) -> bool:
+    """Whether the values of a mask that are not 0, of which there are some, are those of a mask."""
+    return found.min() == found.max() and found[0] in INSIDE
 
 
 def _check_free(taken: np.ndarray, number: int, paths: tuple[str, ...], masks: Masks) -> None:

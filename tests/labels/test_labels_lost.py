@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from drawn import ball
 from faults.series import save, uid
-from tiny_study import STUDY, TASK, TUMOUR, mask, person, planned, segmented
+from tiny_study import STUDY, TASK, TUMOUR, mask, person, planned, segmented, table
 
 from pipeline.files import read_json, write_json
 from pipeline.labels.lost import check_lost
@@ -20,16 +20,6 @@ from pipeline.volumes.store import Store
 OVERLAP = {**TASK, "on_top": []}
 MASKS = {"labels": "{data}/masks", "kind": TASK["kind"]}
 APART = {(1, "Hepar Rex"): ball(5.0), (2, "Growth"): lambda points: 0 * ball()(points)}
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("VESALIUS_PRIVATE", str(tmp_path / "private"))
-    return tmp_path
-
-
-def table(path):
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 
 
 def prepared(root, task, study=STUDY):

@@ -21,12 +21,6 @@ from pipeline.verbs import forget, index, preprocess
 from pipeline.volumes.store import Store
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("VESALIUS_PRIVATE", str(tmp_path / "private"))
-    return tmp_path
-
-
 def truth(store: Store, scan: str) -> np.ndarray:
     """(D, H, W, 3) LPS mm of the stored voxels."""
     affine, shape = np.reshape(store.meta(scan)["affine"], (4, 4)), store.shape(scan)[1:]

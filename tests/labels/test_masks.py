@@ -10,6 +10,7 @@ import pytest
 import tiny_study
 from faults.text_files import mha, nrrd
 from masks_study import AFFINE, CLASSES, SHAPE, STUDY, TASK, box, person, picture, planned, prepared, save
+from tiny_study import table
 
 from pipeline.configuration import read_config
 from pipeline.labels.masks import Masks, masks_of, value_of
@@ -21,16 +22,6 @@ from pipeline.task import Task
 from pipeline.verbs import forget, index, preprocess, split
 from pipeline.volumes.jobs import LabelSource
 from pipeline.volumes.store import Store
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setenv("VESALIUS_PRIVATE", str(tmp_path / "private"))
-    return tmp_path
-
-
-def table(path):
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 
 
 def canonical(values):

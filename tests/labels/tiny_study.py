@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import yaml
 from drawn import CENTRE, ball, image, make_segmentation, make_structure_set, outline, write
 from faults.series import save, uid
@@ -72,3 +73,7 @@ def mask(root: Path, number: int, values, shift=0.0, kind=np.uint8):
     array = np.zeros(grid.shape, kind)
     array[5:9, 5:9, 3:6] = values
     nibabel.save(nibabel.Nifti1Image(array, affine), root / "masks" / f"{number}.nii.gz")
+
+
+def table(path):
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
