@@ -96,7 +96,7 @@ class Watchdog:
         time.sleep(2.5 * self._every())
         found = []
         for rank, card in self._cards().items():
-            silent = card["beat"] == first.get(rank, card)["beat"]
+            silent = _is_silent(card, first.get(rank, card))
             if rank != self.ranks.rank and (silent or not card["waits"]):
                 state = "is silent; it was" if silent else f"has been for {card['for_s']:.0f} s"
                 place = f"{card['what']}, step {card['step']}, at {card['place']}"
@@ -112,7 +112,9 @@ class Watchdog:
         while not gone and time.monotonic() < last:
             time.sleep(0.1)
             gone = {rank: card for rank, card in self._cards().items() if _is_gone(card)}
-        gone = gone or {rank: card for rank, card in self._cards().items() if card["beat"] == first[rank]["beat"] and card["what"] != LOST}
+        for rank, card in () if gone else self._cards().items():
+            if _is_silent(card, first.get(rank, card)) and card["what"] != LOST:
+                gone[rank] = card
         who = "".join(
             f"Rank {rank} (process {card['process']} on {card['host']}) is gone or out of reach; it last said: {card['what']}, step "
             f"{card['step']}. Look at its messages. "
@@ -138,6 +140,10 @@ class Watchdog:
 def _says_lost(error: BaseException) -> bool:
     """Whether a collective failed since another rank does not answer: gloo has no type of error for that."""
     return isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in "".join(str(error).split()))
+
+
+def _is_silent(card: dict, before: dict) -> bool:
+    return card["beat"] == before["beat"]
 
 
 def _is_gone(card: dict) -> bool:
